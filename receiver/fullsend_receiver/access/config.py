@@ -29,9 +29,11 @@ from fullsend_protocol.shared.settings import (
     parse_settings,
 )
 from fullsend_protocol.wire.invitation import ADDRESSES_MAX, is_sender_name
+from fullsend_receiver.access.copy_settings import CopySettings
 from fullsend_receiver.access.expectations import Days, Every, Expect
 from fullsend_receiver.access.hook_settings import HookSettings
 from fullsend_receiver.access.policies import Retention
+from fullsend_receiver.access.values import AbsolutePath, DailyTime
 from fullsend_receiver.store_s3.place import BucketPlace, is_bucket_place, parse_place
 
 DEFAULT_FILE: Final = Path("/etc/fullsend/receiver.toml")
@@ -41,7 +43,6 @@ DEFAULT_PORT: Final = 7433
 _FIXED: Final = ("store", "store_id", "bucket", "listen", "log_format", "metrics_listen")
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]|([^\s\[\]:]*)):([0-9]{1,5})")
 _PORT_MAX: Final = 65535
-_TIME: Final = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -64,29 +65,12 @@ def _checked_address(text: str) -> str:
     return text
 
 
-def _daily(value: object) -> object:
-    """Read a time of day, HH:MM; "never" is None."""
-    if value == "never" or isinstance(value, time):
-        return None if value == "never" else value
-    if not isinstance(value, str) or not _TIME.fullmatch(value):
-        msg = f'{value!r} is not a time of day such as "03:30", nor "never"'
-        raise ValueError(msg)
-    return time.fromisoformat(value)
-
-
 def _listed(said: object) -> object:
     """Read one address, or a list of them."""
     listed = (said,) if isinstance(said, str) else said
     for each in listed if isinstance(listed, list | tuple) else ():
         _checked_address(str(each))
     return listed
-
-
-def _absolute(path: Path) -> Path:
-    if not path.is_absolute():
-        msg = f"{str(path)!r} is not an absolute path"
-        raise ValueError(msg)
-    return path
 
 
 def store_place(text: str) -> Path | BucketPlace:
@@ -102,10 +86,8 @@ def _place(value: object) -> object:
 
 
 StorePlace = Annotated[Path | BucketPlace, BeforeValidator(_place)]
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Address = Annotated[str, AfterValidator(_checked_address)]
 Addresses = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(max_length=ADDRESSES_MAX)]
-DailyTime = Annotated[time | None, BeforeValidator(_daily)]
 
 
 def _named_none(value: Any) -> Any:  # noqa: ANN401 - any value that TOML has
@@ -180,6 +162,7 @@ class ReceiverSettings(Settings):
     shutdown_grace: Duration = 30.0  # time for running streams after SIGTERM; systemd kills after 90 s
     log_format: Literal["text", "json"] = "text"
     hooks: HookSettings = Field(default_factory=HookSettings)  # read by `fullsendd hooks`, not by the daemon
+    copies: CopySettings | None = Field(default=None, alias="copy")  # in another store; None: the daemon makes none
     retention: Retention | None = None  # None: nothing is ever deleted
     prune_at: DailyTime = time(3, 30)  # local time of the daemon's own prune; None ("never"): it has none
     undelete_within: Duration = 0.0  # how long what was pruned waits in the trash

@@ -17,7 +17,7 @@ from pydantic import Field
 from fullsend_protocol.shared.settings import CommandLine, Duration, Settings
 
 #: The keys of the table that are hooks.
-HookName = Literal["on-success", "on-failure", "on-late", "on-damage", "on-low-space", "on-prune"]
+HookName = Literal["on-success", "on-failure", "on-late", "on-damage", "on-low-space", "on-prune", "on-copy"]
 HOOK_NAMES: Final[tuple[HookName, ...]] = get_args(HookName)
 
 
@@ -30,6 +30,7 @@ class HookSettings(Settings):
     on_damage: CommandLine | None = None
     on_low_space: CommandLine | None = None
     on_prune: CommandLine | None = None
+    on_copy: CommandLine | None = None
     time_limit: Annotated[Duration, Field(gt=0)] = 60.0  # then all processes of the hook are killed
     retry_for: Duration = 3600.0  # a hook that fails is run again for so long, then not for this event
 

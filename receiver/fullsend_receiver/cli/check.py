@@ -29,6 +29,7 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.access.config import config_file
     from fullsend_receiver.access.senders import SenderTable
     from fullsend_receiver.arrival.usage import find_fills
+    from fullsend_receiver.cli.copy_standing import print_copies
     from fullsend_receiver.cli.inventory import read_inventory
     from fullsend_receiver.cli.results import complain_of, print_findings, print_good, print_problem, print_warning
     from fullsend_receiver.cli.scrub_standing import print_standing
@@ -78,4 +79,5 @@ def run(options: argparse.Namespace) -> int:
         hindered = prune_records.troubles(store, None, now=time.time(), since=written)
         for line in hindered:
             print_problem(printable(line))
-    return Exit.FAILED if broken or catalogue.problems or refuses or hindered or not scrubbed else Exit.OK
+    copied = print_copies(store, settings.copies)
+    return Exit.FAILED if broken or catalogue.problems or refuses or hindered or not (scrubbed and copied) else Exit.OK

@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
             merge_command=_command(file, "prune", "--merge-only"),
             hash_command=_command(file, "merge", "--sha256"),
             file_command=_command(file),
+            copy_command=_command(file, "copy", "--quiet"),
         )
         runner.run(daemon.run())
     return Exit.OK

@@ -9,13 +9,14 @@ from fullsend_cli.tables import Cell, Colour
 from fullsend_protocol.shared.exit_codes import NagiosState
 from fullsend_protocol.shared.units import format_duration, format_size, format_time, plural, printable
 from fullsend_receiver.access.patterns import matches
+from fullsend_receiver.monitor.copy_text import copy_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from fullsend_cli.tables import Painter
     from fullsend_protocol.wire.local import ScrubProgress
-    from fullsend_receiver.monitor.overview import Alarm, DatasetOverview, Drill, Overview, SenderOverview
+    from fullsend_receiver.monitor.overview import Alarm, CopyOverview, DatasetOverview, Drill, Overview, SenderOverview
 
 #: The version of the JSON object. A key may be added to it; otherwise the number changes.
 FORMAT: Final = 1
@@ -121,6 +122,8 @@ def lines(
         if more or one.quota is not None or one.partials or not one.enrolled:
             yield f"sender   {_sender(one)}"
     yield f"disk     {_disk(overview)}"
+    if overview.copy is not None:
+        yield f"copy     {copy_line(overview.copy)}"
     yield from scrub
 
 
@@ -242,6 +245,7 @@ def facts(overview: Overview, service: ServiceState, scrub: ScrubProgress | None
             "behind": overview.scrub.behind,
             "stopped": overview.scrub.stopped,
         },
+        "copy": None if overview.copy is None else _copy_facts(overview.copy),
         "alarms": [
             {
                 "code": each.code,
@@ -254,6 +258,27 @@ def facts(overview: Overview, service: ServiceState, scrub: ScrubProgress | None
             for each in overview.alarms
         ],
         "senders": [_sender_facts(one, overview) for one in overview.senders],
+    }
+
+
+def _copy_facts(copy: CopyOverview) -> dict[str, Any]:
+    return {
+        "to": copy.to,
+        "fault": copy.fault,
+        "complete": _iso(copy.complete),
+        "age": None if copy.age is None else round(copy.age),
+        "late_after": copy.limit,
+        "late": copy.is_late,
+        "wanted": _iso(copy.since),
+        "began": _iso(copy.began),
+        "ended": _iso(copy.ended),
+        "ok": copy.ok,
+        "why": copy.why,
+        "left": copy.left,
+        "named": [{"file": file, "why": why} for file, why in copy.named],
+        "older": copy.older,
+        "streams": copy.streams,
+        "stored_bytes": copy.stored_bytes,
     }
 
 

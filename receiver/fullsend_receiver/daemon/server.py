@@ -37,6 +37,7 @@ from fullsend_receiver.arrival.expiry import discard_old
 from fullsend_receiver.arrival.free_space import Room
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import local_socket, systemd
+from fullsend_receiver.daemon.copy_process import CopyProcess
 from fullsend_receiver.daemon.file_reading import FileReader
 from fullsend_receiver.daemon.live import LiveTransfers
 from fullsend_receiver.daemon.local_session import LocalAnswers, LocalServer
@@ -105,12 +106,14 @@ class Daemon:
         merge_command: Sequence[str] = (),
         hash_command: Sequence[str] = (),
         file_command: Sequence[str] = (),
+        copy_command: Sequence[str] = (),
     ) -> None:
         """Does nothing before `run`. `clock`: by which streams are pruned, None: this host's; `reread`: reads the
         settings again at a reload, blocks, and raises what is wrong with them; None: they never change;
         `merge_command`: the program that merges, with its arguments, empty: nothing is merged; `hash_command`: the one
         that prints the SHA-256 of a merge, empty: no sender can ask for it; `file_command`: this program, which lists
-        and gives back files, empty: the same.
+        and gives back files, empty: the same; `copy_command`: the one that copies into another store, empty: it never
+        runs.
         """
         self._settings = settings
         self._reread = reread
@@ -152,6 +155,9 @@ class Daemon:
         self._daily = DailyPrune(
             store, rules, settings.prune_at, clock or SystemClock(), self._pruning, pruned=self._begin_merges
         )
+        # A thread of its own: what is noted of copies is read while a prune runs.
+        self._copy_thread = ThreadPoolExecutor(1, thread_name_prefix="copy")
+        self._copies = CopyProcess(store, settings.copies, copy_command, self._copy_thread)
         self._room = room = Room(
             settings.min_free,
             lambda: self._workers.run_to_end(store.space),
@@ -232,6 +238,7 @@ class Daemon:
                 asyncio.create_task(self._watch.run()),
                 asyncio.create_task(self._daily.run()),
                 asyncio.create_task(self._merges.run()),
+                asyncio.create_task(self._copies.run()),
                 asyncio.create_task(self._monitoring.run()),
                 asyncio.create_task(self._reload_when_told()),
                 asyncio.create_task(self._serve_metrics(self._settings.metrics_listen)),
@@ -259,7 +266,7 @@ class Daemon:
                 emit(DaemonStopped(text="stopped"))
         finally:
             workers = self._workers
-            own = (self._table_reader, self._pruning, self._monitoring_thread)
+            own = (self._table_reader, self._pruning, self._copy_thread, self._monitoring_thread)
             for executor in (workers.cpu, workers.disk, workers.scrub, *own):
                 executor.shutdown()
             self._unlock()
@@ -650,6 +657,7 @@ class Daemon:
         if changed:  # the rules of prunes are made of many
             self._rules = rules_of(settings)
             self._daily.change(self._rules, settings.prune_at)
+        self._copies.change(settings.copies)
         if changed & {"retention", "prune-at"}:
             self._rules_since = time.time()
         if changed & _OF_MERGES and self._merges.interrupt():

@@ -259,6 +259,29 @@ class MergeFailed(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CopyFinished(Event):
+    """A copy into another store has come to its end. `to`: that store; `streams`, `stored_bytes`: what was copied;
+    `left`: how many streams it has left behind.
+    """
+
+    name: ClassVar[str] = "copy-finished"
+    to: str
+    streams: int
+    stored_bytes: int
+    left: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyFailed(Event):
+    """A copy into another store did not take place, or did not come to its end. `to`: that store."""
+
+    name: ClassVar[str] = "copy-failed"
+    to: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UndeletedStream(Event):
     """A stream came back from the trash."""
 

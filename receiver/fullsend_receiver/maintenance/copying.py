@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -26,6 +26,7 @@ from fullsend_receiver.catalogue.streams import Catalogue, StoredStream, read_ca
 from fullsend_receiver.maintenance.pace import Pace
 from fullsend_receiver.store.api import Replaced, Store, Upload
 from fullsend_receiver.store.journal import Batch, Standing, Written
+from fullsend_receiver.store.names import dataset_folder
 from fullsend_receiver.store.opened import Offer, Opened, copy_key
 from fullsend_receiver.store.playback import DamagedChunk, checked_chunks_of, describe
 from fullsend_receiver.store.seekable import Blob, Place, places
@@ -53,7 +54,7 @@ class CopyPlan:
     """What a run would copy of one sender. `due`: bases first; `left_out`: by file, why a stream that is missing or
     damaged in the target is not copied; `older`: how many streams are not copied because they are older than the
     newest copy; `bases`: by file, the streams of which one must be in the target when this one is copied; `replaces`:
-    by file, the damaged copy in the target.
+    by file, the damaged copy in the target; `stored`: how many streams of it the source has.
     """
 
     due: list[StoredStream]
@@ -61,6 +62,7 @@ class CopyPlan:
     older: int
     bases: dict[str, list[PurePosixPath]]
     replaces: dict[str, Replaced]
+    stored: int
 
     @property
     def stored_bytes(self) -> int:
@@ -68,12 +70,23 @@ class CopyPlan:
         return sum(each.summary.stored_bytes for each in self.due)
 
 
-def plan_copy(source: Store, target: Store, sender: str, dataset: str | None = None, *, everything: bool) -> CopyPlan:
+def plan_copy(
+    source: Store,
+    target: Store,
+    sender: str,
+    dataset: str | None = None,
+    *,
+    everything: bool,
+    again: Collection[str] = (),
+) -> CopyPlan:
     """Plan the copies of a sender, or of one dataset. Blocks on both stores.
 
     Due is each snapshot that has come to the source since the newest one that the target can restore of its dataset,
     by `sequence` or by `received`, with the bases that the target cannot restore. What the target has pruned is older
     by both, and what the source has merged is there in another form: neither is copied, except with `everything`.
+    `again`: files that are due however old they are, because an earlier run has left them behind.
+
+    What cannot be read in a folder of either store is left out, too: nobody knows which streams it hides.
 
     Raises: OSError, StoreError.
     """
@@ -85,10 +98,11 @@ def plan_copy(source: Store, target: Store, sender: str, dataset: str | None = N
     have = {_snapshot(each.summary) for each in restorable}
     twins = {each.summary.path: each for each in there.streams}
     wanted: set[str] = set()
-    left_out: dict[str, str] = {}
+    left_out = _unread(here, sender, dataset, "") | _unread(there, sender, dataset, f"{target.where}: ")
     replaces: dict[str, Replaced] = {}
     older = 0
-    for stored in here.select(sender, dataset):
+    chosen = here.select(sender, dataset)
+    for stored in chosen:
         about = stored.summary
         twin = twins.get(about.path)
         if twin is not None and not _is_same(about, twin.summary):
@@ -104,7 +118,7 @@ def plan_copy(source: Store, target: Store, sender: str, dataset: str | None = N
                 wanted.add(about.path)
         elif not everything and _snapshot(about) in have:
             pass  # in another form
-        elif not everything and not newest.get(about.dataset, _Newest()).is_before(about):
+        elif not (everything or about.path in again or newest.get(about.dataset, _Newest()).is_before(about)):
             older += 1
         elif here.restorable(stored):
             wanted |= _with_bases(here, have, stored, wanted) - twins.keys()
@@ -112,7 +126,17 @@ def plan_copy(source: Store, target: Store, sender: str, dataset: str | None = N
             left_out[about.path] = f"cannot be restored: {here.obstacle(stored)}"
     due = _bases_first(here, wanted)
     bases = {each.summary.path: _bases(here, there, each) for each in due if each.summary.base_guid is not None}
-    return CopyPlan(due, left_out, older, bases, replaces)
+    return CopyPlan(due, left_out, older, bases, replaces, len(chosen))
+
+
+def _unread(catalogue: Catalogue, sender: str, dataset: str | None, where: str) -> dict[str, str]:
+    """Return what may hide streams of a sender, or of a dataset: by path, with `where` before it, why."""
+    folder = None if dataset is None else str(dataset_folder(sender, dataset))
+    return {
+        f"{where}{problem.path}": problem.what
+        for problem in catalogue.problems
+        if folder is None or problem.hides(folder)
+    }
 
 
 def _bases_first(here: Catalogue, wanted: set[str]) -> list[StoredStream]:

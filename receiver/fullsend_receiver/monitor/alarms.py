@@ -18,10 +18,12 @@ from fullsend_receiver.arrival.usage import InPart
 from fullsend_receiver.maintenance.prune_records import Trouble
 from fullsend_receiver.maintenance.schedule import Survey
 from fullsend_receiver.maintenance.suspicion import SMALL, ArrivalSize, usual_size
+from fullsend_receiver.monitor.copy_text import last_run
 from fullsend_receiver.monitor.history import AHEAD, local_day
 from fullsend_receiver.monitor.overview import (
     Alarm,
     AlarmCode,
+    CopyOverview,
     DatasetOverview,
     Level,
     Overview,
@@ -143,6 +145,8 @@ def _all(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
         yield _critical("unread", text, name, where)
     for trouble in facts.troubles:
         yield _critical("prune", trouble.text, trouble.sender, trouble.dataset)
+    if overview.copy is not None:
+        yield from _copy(overview.copy)
     for sender in overview.senders:
         yield from _never(sender, facts)
         yield from _never_whole(sender, facts)
@@ -301,6 +305,29 @@ def _scrub(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
         oldest = format_time(survey.oldest or 0.0)
         text = f"the scrub is behind: the oldest check, or reception, was at {oldest}: raise scrub-rate, or scrub-every"
         yield Alarm(code="scrub-behind", level="warning", text=text)
+
+
+# --- copies in another store
+
+
+def _copy(copy: CopyOverview) -> Iterator[Alarm]:
+    """Yield an alarm if no copy was complete for long, or the last run was not: the first is critical."""
+    if copy.fault is not None:
+        yield _critical("copy", f"nothing is copied: {copy.fault}")
+    elif copy.is_late:
+        if copy.complete is not None:
+            silent = f"no copy in {copy.to} since {format_time(copy.complete)}"
+        else:
+            silent = f"no copy in {copy.to} was ever complete, and it is wanted since {format_time(copy.since or 0.0)}"
+        if copy.ok is None and not copy.runs:
+            why = "does the daemon run, and when does it copy (`at` and `every` in [copy])?"
+        elif copy.runs:
+            why = f"a run that began at {format_time(copy.began or 0.0)} has not ended"
+        else:
+            why = last_run(copy)
+        yield _critical("copy", f"{silent}: {why}")
+    elif copy.ok is False:
+        yield Alarm(code="copy", level="warning", text=f"copy in {copy.to}: {last_run(copy)}; it is tried again")
 
 
 # --- room

@@ -23,6 +23,7 @@ HOOK_OF_ALARM: Final[Mapping[AlarmCode, HookName]] = {
     "refusing": "on-low-space",
     "prune": "on-failure",
     "drill": "on-failure",
+    "copy": "on-failure",
     "clock": "on-failure",
 }
 
@@ -40,6 +41,7 @@ HOOK_OF_EVENT: Final[dict[str, HookName]] = {
     records.EventsLost.name: "on-failure",
     records.PruneFinished.name: "on-prune",
     records.StreamsMerged.name: "on-prune",
+    records.CopyFinished.name: "on-copy",
 }
 
 #: Codes of a failed push for which no hook is run. The sender resumes after a lost connection, and after a restart; if

@@ -11,7 +11,7 @@ from typing import Final
 
 from fullsend_protocol.format.metrics_text import MetricFamily, build_info, render_families
 from fullsend_receiver.arrival.counters import Counters
-from fullsend_receiver.monitor.overview import DatasetOverview, Overview, SenderOverview
+from fullsend_receiver.monitor.overview import CopyOverview, DatasetOverview, Overview, SenderOverview
 
 #: Datasets that have metrics of their own, unless the settings say otherwise. Prometheus keeps a series in memory for
 #: each, and for each of some twenty metrics.
@@ -27,6 +27,7 @@ def render(overview: Overview, counters: Counters, *, datasets_max: int = DATASE
     program, _, version = overview.program.partition(" ")
     families = [build_info(program, version)]
     families += _store(overview)
+    families += _copies(overview.copy)
     families += _senders(overview)
     families += _datasets(overview, datasets_max)
     families += _alarms(overview, datasets_max)
@@ -75,6 +76,27 @@ def _store(overview: Overview) -> Iterator[MetricFamily]:
     yield _gauge(
         "scrub_stopped", "Whether the scrub has stopped, because too much is damaged: 1 or 0.", int(scrub.stopped)
     )
+
+
+# --- copies in another store --------------------------------------------------------------------------------------
+
+
+def _copies(copy: CopyOverview | None) -> Iterator[MetricFamily]:
+    if copy is None or copy.fault is not None:
+        return
+    about = "When the last copy into the other store began that left nothing behind; absent: never."
+    yield _gauge("copy_last_complete_timestamp_seconds", about, copy.complete)
+    about = "When copies into the other store were first wanted."
+    yield _gauge("copy_wanted_timestamp_seconds", about, copy.since)
+    about = "The time since the last complete copy from which on there is an alarm; absent: never."
+    yield _gauge("copy_late_after_seconds", about, copy.limit)
+    yield _gauge("copy_last_run_timestamp_seconds", "When the last copy began.", copy.began)
+    about = "Whether the last copy that has ended left nothing behind: 1 or 0."
+    yield _gauge("copy_last_ok", about, None if copy.ok is None else int(copy.ok))
+    left = None if copy.ok is None else copy.left
+    yield _gauge("copy_left_streams", "Streams that it left behind.", left)
+    yield _gauge("copy_older_streams", "Streams that it left out, because the newest copy is newer.", copy.older)
+    yield _counter("copied_bytes", "Stored bytes that copies into the other store have copied.", copy.bytes_ever)
 
 
 # --- senders ------------------------------------------------------------------------------------------------------

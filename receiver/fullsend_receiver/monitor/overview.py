@@ -25,6 +25,7 @@ AlarmCode = Literal[
     "refusing",  # pushes are refused for want of space, or because the store cannot be written
     "prune",  # a prune did not do what it should
     "drill",  # the last restore drill has failed
+    "copy",  # no copy in the other store was complete for long, or the last one was not
     "clock",  # a time that is stored lies in the future: this host's clock, or the sender's, is or was wrong
 ]
 
@@ -251,11 +252,57 @@ class ScrubOverview:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CopyOverview:
+    """How the copies in another store stand, of what receiver.toml wants there. See `CopyRecord`.
+
+    `to`: that store; `fault`: why nobody can tell, None: all is known; `limit`: seconds without a complete copy from
+    which on there is an alarm, None: never; `since`: when they were first wanted, None: unknown; `complete`: all that
+    was stored then is there; `age`: seconds since then, or since `since` if none was complete, None: unknown. A clock
+    that was wrong makes no age. `began`, `ended`: of the last run, which runs, or was killed, if it has not ended;
+    `ok`: whether the last run that has ended left nothing behind, None: there was none; `why`: what has ended it before
+    its time; `left`: what it left behind, and `named` some of it, with the reasons; `older`: what it did not copy,
+    because the newest copy is newer; `streams`, `stored_bytes`: what it has copied; `bytes_ever`: what all have.
+    """
+
+    to: str
+    fault: str | None = None
+    limit: float | None = None
+    since: float | None = None
+    complete: float | None = None
+    age: float | None = None
+    began: float | None = None
+    ended: float | None = None
+    host: str = ""
+    ok: bool | None = None
+    why: str | None = None
+    left: int = 0
+    named: tuple[tuple[str, str], ...] = ()
+    older: int = 0
+    streams: int = 0
+    stored_bytes: int = 0
+    bytes_ever: int = 0
+
+    @property
+    def runs(self) -> bool:
+        """Whether a run has begun, and not said that it has ended."""
+        return self.began is not None and self.ended is None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether no copy was complete for too long. One whose age nobody can tell is late, too."""
+        if self.limit is None:
+            return False
+        if self.age is None:
+            return self.complete is not None
+        return self.age > self.limit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
     """All of the store. `at`: when this was found; `program`: name and version; `free`, `size`: of the disk;
     `min_free`: what stays free; `full_at`: when the disk will have no more room, at the rate of late, None: not
-    within a year, or unknown; `aside_bytes`: set aside as damaged; `trash_bytes`: what can be undeleted; `alarms`: the
-    critical ones first.
+    within a year, or unknown; `aside_bytes`: set aside as damaged; `trash_bytes`: what can be undeleted; `copy`: how
+    the copies in another store stand, None: receiver.toml wants none; `alarms`: the critical ones first.
     """
 
     at: float
@@ -269,6 +316,7 @@ class Overview:
     scrub: ScrubOverview
     aside_bytes: int = 0
     trash_bytes: int = 0
+    copy: CopyOverview | None = None
     alarms: tuple[Alarm, ...] = ()
 
     @property

@@ -11,6 +11,7 @@ from datetime import tzinfo
 from typing import Final, Literal
 
 from fullsend_protocol.shared.units import format_size, format_time, plural
+from fullsend_receiver.monitor.copy_text import copy_line
 from fullsend_receiver.monitor.next_prune import NextPrune
 from fullsend_receiver.monitor.overview import (
     Alarm,
@@ -239,4 +240,6 @@ def _notes(overview: Overview, prune: NextPrune) -> Sequence[str]:
     said = [f"{aside} are set aside as damaged, {trash} can be undeleted."]
     if prune.note:
         said.append(f"Next prune: {prune.note}.")
+    if overview.copy is not None:
+        said.append(f"Copies in {copy_line(overview.copy)}.")
     return said

@@ -34,6 +34,7 @@ from fullsend_receiver.maintenance.schedule import Survey, total
 from fullsend_receiver.maintenance.suspicion import read_accepted_times
 from fullsend_receiver.monitor import sizes
 from fullsend_receiver.monitor.alarms import AlarmFacts, Moment, age_of, find_alarms, is_settled, sizes_of_arrivals
+from fullsend_receiver.monitor.copies import find_copies
 from fullsend_receiver.monitor.drills import read_drills
 from fullsend_receiver.monitor.history import AHEAD, Histories, PackedHistory, SenderHistory, is_new, local_day
 from fullsend_receiver.monitor.overview import (
@@ -208,6 +209,7 @@ class Surveyor:
             scrub=_scrub(survey),
             aside_bytes=beside.aside_bytes,
             trash_bytes=beside.trash_bytes,
+            copy=find_copies(store, settings.copies, moment),
         )
         newest = max((each.received or 0.0 for sender in senders for each in sender.datasets), default=0.0)
         before = self._before()
