@@ -133,9 +133,8 @@ def _take(
         shown = printable(held.host.partition(" ")[0])
         if found is not None and seen is None:
             seen, since = found.tag, time.monotonic()
-            tell(
-                f"the host {shown} copies, or was stopped amid a copy: waiting for a sign, up to {patience / 60:g} min"
-            )
+            wait = f"waiting for a sign, for {patience / 60:g} min at most"
+            tell(f"the host {shown} copies, or was stopped amid it: {wait}")
         elif found is not None and found.tag != seen:
             msg = f"the host {shown} copies into that store: wait for its end"
             raise CopyBusy(msg)

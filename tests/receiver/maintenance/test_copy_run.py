@@ -1,0 +1,324 @@
+"""A run that copies: what it leaves behind, and what is noted of it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from tests import streams
+from tests.receiver.buckets import MemoryBucket, store_in
+from tests.receiver.helpers import SENDER, make_store, manifest_path, plant, store_stream
+
+from fullsend_protocol.shared.settings import SizeOrShare
+from fullsend_protocol.shared.units import format_time, parse_time
+from fullsend_receiver.access.copy_settings import CopyScope
+from fullsend_receiver.events.emit import event_of
+from fullsend_receiver.events.records import CopyFailed, CopyFinished
+from fullsend_receiver.maintenance import copy_run
+from fullsend_receiver.maintenance.copy_records import CopyRecord, change_record, read_left, read_record
+from fullsend_receiver.maintenance.copy_run import CopyBegun, CopyDone, CopyEvent, CopyRun, CopyTotals, noted
+from fullsend_receiver.maintenance.copying import Copier, CopyAbandoned, CopyRefused
+from fullsend_receiver.store.errors import StoreMissing, StoreUnreadable
+from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.marker import read_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path, PurePosixPath
+
+    from fullsend_receiver.catalogue.streams import StoredStream
+
+ID: Final = "0f"
+ALL: Final = CopyScope()
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    if request.param == "folder":
+        return make_store(tmp_path, "target")
+    home = tmp_path / "home"
+    home.mkdir()
+    return store_in(MemoryBucket(least_part=0), home, 100_000)
+
+
+def known(store: LocalStore) -> LocalStore:
+    """The same store, as a process has it that knows which one it is."""
+    return LocalStore(store.root, read_id(store.root))
+
+
+def full(number: int, dataset: str = "tank/data") -> bytes:
+    return streams.substream(streams.object_(number), name=f"{dataset}@s{number}", guid=number)
+
+
+def copy(
+    source: LocalStore,
+    target: Any,
+    scope: CopyScope = ALL,
+    *,
+    wanted: CopyScope | None = ALL,
+    each: Callable[[CopyRun, CopyEvent], None] = lambda _run, _event: None,
+) -> CopyTotals:
+    with noted(source, ID, target.where, scope, wanted) as totals:
+        run = CopyRun(source, target, ID, scope, totals)
+        list(run.plan())
+        for event in run.run(rate=0, keep_free=SizeOrShare()):
+            each(run, event)
+    return totals
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, file: PurePosixPath, error: Exception) -> None:
+    """Have the copy of one stream fail."""
+    real = Copier.copy
+
+    def fail(copier: Copier, stored: StoredStream, *more: Any) -> bool:
+        if stored.file == file:
+            raise error
+        return real(copier, stored, *more)
+
+    monkeypatch.setattr(Copier, "copy", fail)
+
+
+def age(store: LocalStore, seconds: int) -> None:
+    """Have all times in the record lie farther back."""
+
+    def change(record: CopyRecord) -> CopyRecord:
+        times = {
+            name: format_time((parse_time(at) or 0.0) - seconds)
+            for name in ("since", "complete", "began", "ended")
+            if (at := getattr(record, name)) is not None
+        }
+        return record.model_copy(update=times)
+
+    change_record(store.documents, ID, change)
+
+
+def test_run_that_left_nothing_behind_is_complete(
+    store: LocalStore, target: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    files = [store_stream(store, SENDER, full(number)) for number in (1, 2)]
+    totals = copy(store, target)
+    assert (totals.streams, totals.left, totals.is_complete) == (2, {}, True)
+    found = read_record(store.documents, ID)
+    assert (found.ok, found.streams, found.left, found.why, found.tries) == (True, 2, 0, None, 0)
+    assert found.complete == found.began
+    assert found.bytes_ever == found.stored_bytes == totals.stored_bytes > 0
+    assert read_left(store.documents, ID) == frozenset()
+    assert all(map(target.has, files))
+    (event,) = [said for record in caplog.records if isinstance(said := event_of(record), CopyFinished)]
+    assert (event.to, event.streams, event.left) == (target.where, 2, 0)
+    copy(store, target)
+    again = read_record(store.documents, ID)
+    assert (again.ok, again.streams, again.bytes_ever) == (True, 0, found.bytes_ever)
+
+
+def test_what_comes_while_it_runs_is_the_next_run_s(store: LocalStore, target: Any) -> None:
+    """A copy counts from its begin."""
+    store_stream(store, SENDER, full(1))
+
+    def push(_run: CopyRun, event: CopyEvent) -> None:
+        if isinstance(event, CopyDone):
+            store_stream(store, SENDER, full(2))
+
+    assert copy(store, target, each=push).is_complete
+    found = read_record(store.documents, ID)
+    assert found.complete == found.began
+    assert copy(store, target).streams == 1
+
+
+def test_stream_that_failed_is_copied_later_however_old_it_is(
+    store: LocalStore, target: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [store_stream(store, SENDER, full(number)) for number in (1, 2)]
+    with monkeypatch.context() as patched:
+        failing(patched, files[0], CopyRefused("no room"))
+        totals = copy(store, target)
+    assert (totals.streams, totals.left) == (1, {str(files[0]): "no room"})
+    found = read_record(store.documents, ID)
+    assert (found.complete, found.ok, found.left, found.tries) == (None, False, 1, 1)
+    assert found.named == [(str(files[0]), "no room")]
+    assert read_left(store.documents, ID) == {str(files[0])}
+    assert copy(store, target).is_complete
+    assert target.has(files[0])
+    assert read_left(store.documents, ID) == frozenset()
+
+
+def test_run_that_is_killed_hides_nothing(store: LocalStore, target: Any) -> None:
+    files = [store_stream(store, SENDER, full(number)) for number in (1, 2)]
+
+    class KilledError(BaseException):
+        pass
+
+    def kill(_run: CopyRun, event: CopyEvent) -> None:
+        if isinstance(event, CopyBegun):
+            assert read_left(store.documents, ID) == set(map(str, files))
+            assert not read_record(store.documents, ID).has_ended
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        copy(store, target, each=kill)
+    found = read_record(store.documents, ID)
+    assert (found.ok, found.why) == (False, "KilledError")
+    # As a run would that copied the second one alone.
+    run = CopyRun(store, target, ID, ALL, CopyTotals())
+    list(run.plan())
+    assert Copier(store, target).copy(run.plans[0].due[1])
+    assert copy(store, target).is_complete
+    assert all(map(target.has, files))
+
+
+def test_complete_copy_stays_the_last_one_while_later_ones_fail(
+    store: LocalStore, target: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store_stream(store, SENDER, full(1))
+    copy(store, target)
+    age(store, 86400)
+    before = read_record(store.documents, ID)
+    failing(monkeypatch, store_stream(store, SENDER, full(2)), OSError(5, "Input/output error"))
+    for tries in (1, 2):
+        copy(store, target)
+        found = read_record(store.documents, ID)
+        assert (found.complete, found.ok, found.tries) == (before.complete, False, tries)
+
+
+@pytest.mark.parametrize("error", [StoreMissing("is not there"), StoreUnreadable("does not answer")])
+def test_store_that_goes_away_ends_the_run(
+    store: LocalStore,
+    target: Any,
+    error: Exception,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, second = [store_stream(store, SENDER, full(number)) for number in (1, 2)]
+    failing(monkeypatch, first, error)
+    totals = copy(store, target)
+    assert (totals.why, list(totals.left)) == (str(error), [str(first)])
+    assert not target.has(second)
+    assert read_left(store.documents, ID) == {str(first), str(second)}
+    (event,) = [said for record in caplog.records if isinstance(said := event_of(record), CopyFailed)]
+    assert event.why == str(error)
+
+
+def test_store_that_is_away_afterwards_is_no_store_with_bad_streams(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = known(make_store(tmp_path, "target"))
+    failing(monkeypatch, store_stream(store, SENDER, full(1)), OSError(2, "No such file"))
+
+    def unmount(_run: CopyRun, event: CopyEvent) -> None:
+        if isinstance(event, CopyBegun):
+            target.root.rename(tmp_path / "unmounted")
+
+    assert "no store here" in (copy(store, target, each=unmount).why or "")
+
+
+@pytest.mark.parametrize("which", ["source", "target"])
+def test_empty_mount_point_is_no_complete_copy(store: LocalStore, tmp_path: Path, which: str) -> None:
+    store, target = known(store), known(make_store(tmp_path, "target"))
+    (store.root / ".fullsend" if which == "source" else target.root / ".fullsend").unlink()
+    with pytest.raises(StoreMissing):
+        copy(store, target)
+    found = read_record(store.documents, ID)
+    assert (found.complete, found.ok) == (None, False)
+    assert found.why is not None
+
+
+def test_store_that_cannot_be_opened_is_noted(store: LocalStore) -> None:
+    with pytest.raises(StoreMissing), noted(store, ID, "/offsite", ALL, ALL):
+        raise StoreMissing("/offsite: no store here")
+    found = read_record(store.documents, ID)
+    assert (found.ok, found.why, found.has_ended) == (False, "/offsite: no store here", True)
+
+
+def test_run_that_is_told_to_end_says_so(store: LocalStore, target: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [store_stream(store, SENDER, full(number)) for number in (1, 2)]
+
+    def abandon(copier: Copier, _stored: object, *_more: object) -> bool:
+        copier.abandon()
+        raise CopyAbandoned
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Copier, "copy", abandon)
+        totals = copy(store, target)
+    assert (totals.why, totals.left) == (copy_run.INTERRUPTED, {str(files[0]): copy_run.INTERRUPTED})
+    with noted(store, ID, target.where, ALL, ALL) as totals:
+        run = CopyRun(store, target, ID, ALL, totals)
+        run.abandon("another process has taken it over")
+        assert list(run.plan()) == []
+        assert list(run.run(rate=0, keep_free=SizeOrShare())) == []
+    assert not totals.is_complete
+    assert read_record(store.documents, ID).why == "another process has taken it over"
+    assert copy(store, target).is_complete
+
+
+def test_what_cannot_be_read_in_either_store_is_left_behind(store: LocalStore, tmp_path: Path) -> None:
+    target = make_store(tmp_path, "target")
+    file = store_stream(store, SENDER, full(1))
+    copy(store, target)
+    manifest_path(store, file).write_bytes(b"{")
+    manifest_path(target, file).write_bytes(b"{")
+    totals = copy(store, target)
+    assert not totals.is_complete
+    assert [each.startswith(target.where) for each in totals.left] == [False, True]
+
+
+def test_name_of_which_nothing_is_stored_is_left_behind(store: LocalStore, target: Any) -> None:
+    store_stream(store, SENDER, full(1))
+    scope = CopyScope((SENDER, f"{SENDER}/tank/typo", "nobody"))
+    totals = copy(store, target, scope, wanted=scope)
+    assert totals.streams == 1
+    assert totals.left == dict.fromkeys(scope.what[1:], "nothing of that name is stored here")
+
+
+def test_part_of_what_is_wanted_tells_nothing_of_it(
+    store: LocalStore, target: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = store_stream(store, SENDER, full(1)), store_stream(store, SENDER, full(2))
+    other = store_stream(store, SENDER, full(3, "tank/other"))
+    with monkeypatch.context() as patched:
+        failing(patched, first, CopyRefused("no room"))
+        copy(store, target, CopyScope((f"{SENDER}/tank/data",)))
+    assert (target.has(second), target.has(other)) == (True, False)
+    assert read_record(store.documents, ID) == CopyRecord()
+    # But what it left behind is known.
+    assert read_left(store.documents, ID) == {str(first)}
+    copy(store, target, CopyScope((f"{SENDER}/tank/other",)))
+    assert read_left(store.documents, ID) == {str(first)}
+    assert copy(store, target, wanted=None).streams == 1
+    assert read_record(store.documents, ID) == CopyRecord()
+
+
+def test_more_than_is_wanted_is_enough(store: LocalStore, target: Any) -> None:
+    store_stream(store, SENDER, full(1))
+    copy(store, target, CopyScope(everything=True), wanted=CopyScope((SENDER,)))
+    found = read_record(store.documents, ID)
+    assert found.complete is not None
+    assert found.scope == CopyScope(everything=True)
+
+
+def test_what_is_older_than_the_newest_copy_is_counted(store: LocalStore, tmp_path: Path) -> None:
+    target = make_store(tmp_path, "target")
+    for one in (store, target):
+        for number in (1, 2):
+            plant(one, f"s{number}", number, sequence=number, received=f"2026-11-0{number}T00:00:00Z")
+    target.remove(lambda: [each.file for each in target.objects(SENDER) if "@s1." in str(each.file)])
+    assert copy(store, target).is_complete
+    assert read_record(store.documents, ID).older == 1
+
+
+def test_result_that_cannot_be_noted_is_logged(
+    store: LocalStore, target: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[tuple[Any, ...]] = []
+
+    def fail_then(*words: Any) -> None:
+        calls.append(words)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        change_record(*words)
+
+    monkeypatch.setattr(copy_run, "change_record", fail_then)
+    copy(store, target)
+    assert "the result of the copy cannot be noted: No space left on device" in caplog.text
+    assert not read_record(store.documents, ID).has_ended
