@@ -23,7 +23,15 @@ from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.store.names import stream_file
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store_s3 import journals
-from fullsend_receiver.store_s3.bucket import BucketError, BucketObject, Fetched, Part, UnfinishedUpload
+from fullsend_receiver.store_s3.bucket import (
+    BucketError,
+    BucketObject,
+    Fetched,
+    LockRule,
+    ObjectVersion,
+    Part,
+    UnfinishedUpload,
+)
 from fullsend_receiver.store_s3.client import Access, BotoBucket
 from fullsend_receiver.store_s3.journals import BucketJournal
 from fullsend_receiver.store_s3.stores import BucketStore
@@ -78,8 +86,24 @@ class MemoryBucket:
         there = self.objects.get(key)
         return None if there is None else BucketObject(key, len(there[0]), there[1], there[2])
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str) -> bool:
         self.objects.pop(key, None)
+        return False
+
+    def versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        return iter(())
+
+    def delete_version(self, key: str, version: str) -> bool:
+        raise AssertionError(key, version)
+
+    def versioning(self) -> str:
+        return ""
+
+    def object_lock(self) -> LockRule | None:
+        return None
+
+    def locked_until(self, key: str) -> float | None:
+        raise AssertionError(key)
 
     def entries(self, prefix: str) -> Iterator[BucketObject]:
         for key in sorted(self.objects, key=str.encode):
@@ -139,12 +163,6 @@ class MemoryBucket:
 
     # --- what only a probe asks
 
-    def versioning(self) -> str:
-        return ""
-
-    def object_lock(self) -> str:
-        return "COMPLIANCE"
-
     def put_wrong(self, key: str, data: bytes) -> bool:
         return False
 
@@ -155,7 +173,7 @@ class MemoryBucket:
 class SteppedBucket:
     """A bucket that calls `step` before each request that changes something."""
 
-    _CHANGES: Final = {"put", "delete", "begin_parts", "put_part", "complete", "abort"}
+    _CHANGES: Final = {"put", "delete", "delete_version", "begin_parts", "put_part", "complete", "abort"}
 
     def __init__(self, bucket: ProbedBucket, step: Callable[[str], None]) -> None:
         self.real = bucket

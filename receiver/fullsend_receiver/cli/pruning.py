@@ -9,8 +9,10 @@ from fullsend_protocol.shared.units import format_duration, format_size, plural,
 from fullsend_receiver.cli.results import complain, print_lines, print_note
 from fullsend_receiver.events.emit import emit
 from fullsend_receiver.events.records import PruneFinished
+from fullsend_receiver.maintenance.locked_total import LockedTotal
 from fullsend_receiver.maintenance.merging import Merged, NotMerged
 from fullsend_receiver.maintenance.prune import ChainHeld, Judged, MergePlanned, NothingGoes
+from fullsend_receiver.store.locks import lock_end
 
 if TYPE_CHECKING:
     from fullsend_receiver.maintenance.merging import MergeEvent
@@ -31,6 +33,7 @@ class Pruned:
         self._dry_run = dry_run
         self._stopped: set[str] = set()  # senders of which something does not go
         self._streams = self._dropped = self._freed = self._merges = self._thinned = 0
+        self._locked = LockedTotal()
 
     def add(self, event: PruneEvent | MergeEvent) -> None:
         """Print one event."""
@@ -61,12 +64,23 @@ class Pruned:
         done = "would be dropped" if self._dry_run else "dropped"
         freed = "would be freed" if self._dry_run else "freed"
         print_note(f"{plural(self._streams, 'stream')}, {self._dropped} {done}, {format_size(self._freed)} {freed}")
+        if self._locked.line:
+            print_note(self._locked.line)
 
     def report(self) -> None:
         """Say the same as an event."""
         text = f"pruned: {plural(self._dropped, 'stream')} dropped, {format_size(self._freed)} freed"
-        stopped = sorted(self._stopped)
-        emit(PruneFinished(text=text, why="command", dropped=self._dropped, freed_bytes=self._freed, failed=stopped))
+        emit(
+            PruneFinished(
+                text=f"{text}; {self._locked.line}" if self._locked.line else text,
+                why="command",
+                dropped=self._dropped,
+                freed_bytes=self._freed,
+                failed=sorted(self._stopped),
+                locked=self._locked.streams,
+                locked_until=self._locked.end,
+            )
+        )
 
     def sum_up_merges(self) -> None:
         """Print how much was merged, if anything was."""
@@ -101,6 +115,7 @@ class Pruned:
         decision = judged.decision
         about = decision.stream
         self._streams += 1
+        self._locked.add(judged)
         if judged.dropped:
             self._dropped += 1
             self._freed += about.stored_bytes
@@ -108,6 +123,7 @@ class Pruned:
             row = {name: getattr(about, name) for name in _SHOWN}
             row |= {"verdict": decision.action.value, "rule": decision.rule, "reason": decision.reason}
             row["dropped"] = judged.dropped and not self._dry_run
+            row["locked_until"] = None if judged.locked is None else lock_end(judged.locked)
             print_lines([json.dumps(row)])
             return
         name = f"{about.sender}/{about.dataset}@{about.snapshot}"

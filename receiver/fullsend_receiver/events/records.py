@@ -209,7 +209,8 @@ class StreamPruned(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PruneFinished(Event):
     """A prune has ended. `why`: `daily`, `early` (for a push), or `command`; `freed_bytes`: of the dropped streams,
-    those in the trash included; `failed`: senders whose prune has failed, or that were stopped.
+    those in the trash included; `failed`: senders whose prune has failed, or that were stopped; `locked`: streams that
+    would have gone, if their bucket let them; `locked_until`: when the last of them can go, empty: none is locked.
     """
 
     name: ClassVar[str] = "prune-finished"
@@ -217,6 +218,8 @@ class PruneFinished(Event):
     dropped: int
     freed_bytes: int
     failed: list[str]
+    locked: int = 0
+    locked_until: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

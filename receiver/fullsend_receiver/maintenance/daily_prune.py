@@ -19,6 +19,7 @@ from fullsend_receiver.events.emit import emit
 from fullsend_receiver.events.records import PruneFailed, PruneFinished
 from fullsend_receiver.maintenance import clock
 from fullsend_receiver.maintenance.clock import Clock, Reading
+from fullsend_receiver.maintenance.locked_total import LockedTotal
 from fullsend_receiver.maintenance.plans import PruneRules
 from fullsend_receiver.maintenance.prune import (
     ChainHeld,
@@ -38,6 +39,8 @@ log: Final = logging.getLogger("fullsendd")
 
 #: Seconds between two looks at the time.
 _LOOK_EVERY: Final = 60.0
+#: Seconds between two sweeps of what a bucket keeps of removed and replaced objects. Each lists them all.
+_SWEEP_EVERY: Final = 86400.0
 #: Seconds until a prune that was refused is tried again.
 _AGAIN: Final = 3600.0
 #: Seconds after an early prune that freed nothing, before the next one: it plans for all streams.
@@ -50,11 +53,14 @@ class _Abandoned(Exception):  # noqa: N818 - nobody sees it but this module
 
 @dataclass(slots=True)
 class _PruneTotals:
-    """What a prune has done so far. `freed`: stored bytes; `failed`: by sender, the error that has ended its prune."""
+    """What a prune has done so far. `freed`: stored bytes; `failed`: by sender, the error that has ended its prune;
+    `locked`: what it had to leave.
+    """
 
     dropped: int = 0
     freed: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+    locked: LockedTotal = field(default_factory=LockedTotal)
 
     @property
     def line(self) -> str:
@@ -63,8 +69,17 @@ class _PruneTotals:
 
     def finish(self, why: str, text: str) -> None:
         """Say what was done. `why`: of the event; `text`: the line."""
-        failed = sorted(self.failed)
-        emit(PruneFinished(text=text, why=why, dropped=self.dropped, freed_bytes=self.freed, failed=failed))
+        emit(
+            PruneFinished(
+                text=f"{text}; {self.locked.line}" if self.locked.line else text,
+                why=why,
+                dropped=self.dropped,
+                freed_bytes=self.freed,
+                failed=sorted(self.failed),
+                locked=self.locked.streams,
+                locked_until=self.locked.end,
+            )
+        )
 
 
 class DailyPrune:
@@ -91,6 +106,7 @@ class DailyPrune:
         self._pruned = pruned
         self._abandoned = threading.Event()
         self._noted: float | None = None  # seconds since the boot
+        self._swept: float | None = None  # the same
         # By sender, None: of all, the last early prune, in seconds since the boot.
         self._freed_nothing: dict[str | None, float] = {}
         self._failed: float | None = None  # the last daily prune, in seconds since the boot
@@ -144,6 +160,9 @@ class DailyPrune:
             if self._noted is None or now.boottime - self._noted >= clock.NOTE_EVERY:
                 self._noted = now.boottime
                 self._note(now)
+            if self._swept is None or now.boottime - self._swept >= _SWEEP_EVERY:
+                self._swept = now.boottime
+                self._sweep()
             rules, at = self._rules, self._at
             lately = self._failed is not None and 0 <= now.boottime - self._failed < _AGAIN
             if rules is not None and at is not None and not lately and self._is_due(at) and self._may_begin():
@@ -164,6 +183,17 @@ class DailyPrune:
             return
         if wrong is not None and clock.waits_for(self._store.documents, now) is None:
             self._complain(f"nothing is pruned: {wrong}")
+
+    def _sweep(self) -> None:
+        """Delete the versions that a bucket keeps, as soon as it can: without them a daemon would run as well."""
+        try:
+            kept = self._store.kept_versions(sweep=True)
+        except StoreError as error:
+            log.warning("what the bucket keeps of removed objects cannot be deleted: %s", error)
+            return
+        if kept.count:
+            size = format_size(kept.stored_bytes)
+            log.info("the bucket keeps %s of removed objects, %s: locked, or without the right", kept.count, size)
 
     def _is_due(self, at: time_of_day) -> bool:
         now = self._clock.read().wall
@@ -270,7 +300,9 @@ class DailyPrune:
                             done.freed += event.decision.stream.stored_bytes
                         case NothingGoes():
                             log.warning("%s/%s: nothing is pruned: %s", event.sender, event.dataset, event.why)
-                        case ChainHeld() | Judged() | MergePlanned():
+                        case Judged():
+                            done.locked.add(event)
+                        case ChainHeld() | MergePlanned():
                             pass
             except _Abandoned:
                 raise

@@ -19,6 +19,7 @@ from fullsend_receiver.access.policies import Policy
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.pins import pins_in_force
 from fullsend_receiver.catalogue.problems import Problem, ProblemKind
+from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
 from fullsend_receiver.maintenance.leases import arriving_leases, hidden_leases, reading_leases
@@ -113,6 +114,7 @@ class SenderPlans:
         self._now = now
         self._sender = sender
         self._dataset = dataset
+        self._locks: dict[tuple[str, str], float | None] = {}  # by file and reception, what was asked
         #: The record of the sender's last prune.
         self.before: Final = read_record(catalogues.store.documents, sender)
 
@@ -163,7 +165,9 @@ class SenderPlans:
         return found
 
     def plan(self, holdings: Holdings, part: Catalogue, stopped: Mapping[str, str]) -> Plan:
-        """Plan a part, with the leases and pins of this moment."""
+        """Plan a part, with the leases and pins of this moment. Of what would go or be merged, the store is asked
+        whether it is locked; then the plan is made anew.
+        """
         store, now = self._catalogues.store, self._now
         leases = [
             *arriving_leases(store, self._sender),
@@ -178,18 +182,39 @@ class SenderPlans:
             wanted = merging.is_disk_wanted(store)
             thinning = Thinning(merging.rebase_after, disk_wanted=wanted, refused=known.reasons())
             superseded, unproven = self._merged(part, merging, known)
-        return plan(
-            [stored.summary for stored in part.streams],
-            lambda dataset: self._rules.policy_of(self._sender, dataset),
-            now=now,
-            leases=leases,
-            pins=pins,
-            damaged={stored.summary.path for stored in part.streams if not part.whole(stored)},
-            stopped=stopped,
-            thinning=thinning,
-            superseded=superseded,
-            unproven=unproven,
-        )
+        while True:
+            found = plan(
+                [stored.summary for stored in part.streams],
+                lambda dataset: self._rules.policy_of(self._sender, dataset),
+                now=now,
+                leases=leases,
+                pins=pins,
+                locks=self._locks_of(part),
+                damaged={stored.summary.path for stored in part.streams if not part.whole(stored)},
+                stopped=stopped,
+                thinning=thinning,
+                superseded=superseded,
+                unproven=unproven,
+            )
+            if not self._ask_for_locks(found):
+                return found
+
+    def lock(self, about: Summary) -> float | None:
+        """Return the end of a stream's lock, as `Store.locked`, if a plan had to know it; None: it has none."""
+        return self._locks.get(_version(about))
+
+    def _locks_of(self, part: Catalogue) -> dict[str, float]:
+        """Return the locks of streams that are known, by file."""
+        every = ((stored.summary.path, self._locks.get(_version(stored.summary))) for stored in part.streams)
+        return {path: until for path, until in every if until is not None}
+
+    def _ask_for_locks(self, found: Plan) -> bool:
+        """Ask the store about what would go. Returns: whether something of it is locked, and was not known to be."""
+        going = [each.stream for each in found.drops] + [each for merge in found.merges for each in merge.inputs]
+        asked = [each for each in going if _version(each) not in self._locks]
+        locked = self._catalogues.store.locked(PurePosixPath(each.path) for each in asked)
+        self._locks.update((_version(each), locked.get(PurePosixPath(each.path))) for each in asked)
+        return bool(locked)
 
     def _merged(
         self, part: Catalogue, merging: MergeRules, known: MergeRecord
@@ -224,6 +249,11 @@ class SenderPlans:
             return self._catalogues.store.manifest(stored.file).merged
         except ManifestError:
             return []
+
+
+def _version(about: Summary) -> tuple[str, str]:
+    """Return what differs if a stream was removed, and stored again under its name."""
+    return about.path, about.received
 
 
 def _parts(holdings: Holdings, dataset: str | None) -> Iterator[set[str]]:

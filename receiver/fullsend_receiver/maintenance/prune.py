@@ -52,10 +52,13 @@ _EARLY: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What has become of one stream; in a dry run, what would. `dropped`: it is gone, or would be."""
+    """What has become of one stream; in a dry run, what would. `dropped`: it is gone, or would be; `locked`: the end of
+    the lock that alone keeps it, as `Store.locked`; None: no lock does.
+    """
 
     decision: Decision
     dropped: bool
+    locked: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,8 +245,9 @@ class _SenderPrune:
         going = {each.stream.path for each in first.drops} if dry_run else done.dropped
         for stored in part.streams:
             if self._dataset in {None, stored.summary.dataset}:
-                path = stored.summary.path
-                yield Judged(done.latest[path], path in going)
+                decision = done.latest[stored.summary.path]
+                locked = self._plans.lock(stored.summary) if decision.rule == "lock" else None
+                yield Judged(decision, stored.summary.path in going, locked)
 
     def _drop(
         self, dropped: Iterable[Decision], names: set[str], stopped: dict[str, str], done: _Done, trash: str | None
@@ -342,13 +346,13 @@ def beyond(decisions: Iterable[Decision], record: DatasetRecord | None, at_most:
 
 
 def _given_up(decisions: Iterable[Decision]) -> set[str]:
-    """Return the GUIDs of the snapshots that no rule keeps; their streams may stay as bases."""
+    """Return the GUIDs of the snapshots that no rule keeps; their streams may stay as bases, or by locks."""
     guids, kept = set(), set()
     for each in decisions:
         if each.rule == "superseded":
             continue
         guids.add(each.stream.guid)
-        if each.action is Action.KEEP and each.rule != "base":
+        if each.action is Action.KEEP and each.rule not in {"base", "lock"}:
             kept.add(each.stream.guid)
     return guids - kept
 

@@ -30,6 +30,7 @@ from fullsend_protocol.stream.facts import StreamClass
 from fullsend_receiver.access.policies import PERIODS, Period, Policy
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.maintenance.thinning import Candidates, Merge, Thinning, find_merges
+from fullsend_receiver.store.locks import lock_end
 
 #: The newest snapshots of each history on which the ZFS host may build its next increment.
 _NEWEST: Final = 2
@@ -50,10 +51,10 @@ class Action(Enum):
 
 
 #: What decided about a stream: a rule of the policy, or what holds without one. "damaged": the newest of its history is
-#: damaged; "not restorable": a rule would keep it if all were restorable; "base": it stays for another stream alone;
-#: "stopped": the caller forbids its removal; "time": its time cannot be read, or is in the future; "unproven": it
-#: waits until a ZFS host has proven a merge; "superseded": it goes, since it was merged into a stored one; "none": it
-#: goes.
+#: damaged; "lock": no rule keeps it, but the bucket does; "not restorable": a rule would keep it if all were
+#: restorable; "base": it stays for another stream alone; "stopped": the caller forbids its removal; "time": its time
+#: cannot be read, or is in the future; "unproven": it waits until a ZFS host has proven a merge; "superseded": it goes,
+#: since it was merged into a stored one; "none": it goes.
 Rule = Literal[
     "yearly",
     "monthly",
@@ -64,6 +65,7 @@ Rule = Literal[
     "last",
     "pin",
     "lease",
+    "lock",
     "newest",
     "minimum-count",
     "minimum-age",
@@ -81,7 +83,7 @@ Rule = Literal[
 
 #: What stays for these reasons is not merged, even if a rule keeps it, too.
 _UNTOUCHED: Final[frozenset[Rule]] = frozenset(
-    {"pin", "lease", "newest", "damaged", "not restorable", "no policy", "stopped", "time", "unproven"}
+    {"pin", "lease", "lock", "newest", "damaged", "not restorable", "no policy", "stopped", "time", "unproven"}
 )
 
 
@@ -206,6 +208,7 @@ def plan(
     now: float,
     leases: Iterable[Lease] = (),
     pins: Iterable[Pin] = (),
+    locks: Mapping[str, float] | None = None,
     damaged: AbstractSet[str] = frozenset(),
     stopped: Mapping[str, str] | None = None,
     thinning: Thinning | None = None,
@@ -214,15 +217,16 @@ def plan(
 ) -> Plan:
     """Decide about all streams of one part: the datasets of one sender whose streams build on one another.
 
-    `policy_of`: the policy of a dataset, None: it keeps all; `now`: seconds since the epoch; `damaged`: the files that
-    are damaged or missing; `stopped`: datasets of which nothing may go, and why: their bases in all datasets stay, too;
-    `thinning`: what may be merged, None: nothing; `superseded`: the files of streams that were merged, each with the
-    name of the result, which is stored; `unproven`: the same of results that a ZFS host must prove first, themselves
-    included.
+    `policy_of`: the policy of a dataset, None: it keeps all; `now`: seconds since the epoch; `locks`: by file, the end
+    of what keeps it in the store, as `Store.locked`; `damaged`: the files that are damaged or missing; `stopped`:
+    datasets of which nothing may go, and why: their bases in all datasets stay, too; `thinning`: what may be merged,
+    None: nothing; `superseded`: the files of streams that were merged, each with the name of the result, which is
+    stored; `unproven`: the same of results that a ZFS host must prove first, themselves included.
     """
     every = Forest(streams, order=_place, key=attrgetter("path"))
     leases, pinned = list(leases), _in_force(pins, now)
-    useless = _useless(every, superseded or {}, pinned.keys() | {each.guid for each in leases})
+    locked = locks or {}
+    useless = _useless(every, superseded or {}, pinned.keys() | locked.keys() | {each.guid for each in leases})
     forest = Forest([each for each in every.streams if each.path not in useless], order=_place, key=attrgetter("path"))
 
     def whole(stream: Summary) -> bool:
@@ -244,6 +248,9 @@ def plan(
             kept.add(history, "no policy", "keep: no policy matches")
         else:
             _judge(kept, history, policy, facts)
+    for each in forest.streams if locked else ():
+        if each.path in locked:
+            kept.add([each], "lock", f"keep: locked until {lock_end(locked[each.path])}")
     _keep_bases(kept, forest)
     decisions = [
         Decision(each, Action.DROP, "superseded", f"drop: merged into {useless[each.path]}")

@@ -57,7 +57,11 @@ def expire_trash(store: Store, undelete_within: float, now: float, *, undelete_m
 
 def empty_merged(store: Store) -> int:
     """Delete all inputs of merges from the trash: room is needed. Blocks. Returns: freed bytes. Raises: OSError."""
-    freed = sum(each.size for each in store.trashed() if is_merged(each.folder))
+    before = _merged_bytes(store)
     for folder in store.empty_trash(is_merged):
         log.info("the trash of %s is deleted: room is needed", folder)
-    return freed
+    return before - _merged_bytes(store) if before else 0
+
+
+def _merged_bytes(store: Store) -> int:
+    return sum(each.size for each in store.trashed() if is_merged(each.folder))

@@ -137,6 +137,14 @@ class StreamIndex(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class KeptVersions:
+    """What a store's place keeps of what was deleted or replaced, because a lock or the rights keep it."""
+
+    count: int = 0
+    stored_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Replaced:
     """The damaged stream that a commit replaces. `stamp`: of its manifest when it was found to be damaged; `why`: what
     is wrong with it.
@@ -543,10 +551,23 @@ class Store(Protocol):
         """Remove what `choose` returns, in that order: a stream stands behind the streams that build on it. Only one
         process removes at a time, and calls `choose` while no other does. `choose` reads what uploads lease (see
         `wait_for_removals`) and what is `held`. A restart completes what has begun. A stream that is stored under the
-        same name meanwhile stays. A full disk is no obstacle.
+        same name meanwhile stays. A stream that is `locked` stays, and so does what is behind it. A full disk is no
+        obstacle.
 
         `trash`: the streams are moved into a folder of this name in the trash, which needs room for the folders. None:
         they are deleted. Returns: the removed streams. Raises: StoreError, OSError, and what `choose` raises.
+        """
+
+    def locked(self, files: Iterable[PurePosixPath]) -> dict[PurePosixPath, float]:
+        """Return those of these stored streams that the store's place lets nobody remove, each with the end of that:
+        seconds since the epoch, `math.inf`: a person must end it.
+
+        Raises: StoreError, also if the rights do not suffice to know it.
+        """
+
+    def kept_versions(self, *, sweep: bool = False) -> KeptVersions:
+        """Return what of removed streams still takes room. `sweep`: delete first what nothing needs any more, and count
+        also what remains of that. Raises: StoreError.
         """
 
     def hold(self) -> Hold:
@@ -579,7 +600,8 @@ class Store(Protocol):
         """
 
     def empty_trash(self, old: Callable[[str], bool]) -> list[str]:
-        """Delete the folders of the trash that are `old`. A full disk is no obstacle.
+        """Delete the folders of the trash that are `old`. What is locked stays, which is logged. A full disk is no
+        obstacle.
 
         Returns: their names. Raises: OSError if one cannot be deleted; the others are, as far as the store allows.
         """

@@ -32,6 +32,7 @@ from fullsend_receiver.store.api import (
     AsideStream,
     Capabilities,
     DiskSpace,
+    KeptVersions,
     KnownStamp,
     ObjectInfo,
     ProbeFinding,
@@ -239,6 +240,16 @@ class LocalStore(Layout):
     def remove(self, choose: Callable[[], Iterable[PurePosixPath]], *, trash: str | None = None) -> list[PurePosixPath]:
         """See `Store.remove`."""
         return removals.remove(self, choose, trash=trash)
+
+    def locked(self, files: Iterable[PurePosixPath]) -> dict[PurePosixPath, float]:
+        """See `Store.locked`: nothing ever is."""
+        del files
+        return {}
+
+    def kept_versions(self, *, sweep: bool = False) -> KeptVersions:
+        """See `Store.kept_versions`: a removed file is gone."""
+        del sweep
+        return KeptVersions()
 
     def wait_for_removals(self) -> None:
         """See `Store.wait_for_removals`."""

@@ -37,6 +37,31 @@ class BucketObject:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectVersion:
+    """A version of an object that a bucket keeps. `version`: its id; `is_latest`: it is the object now; `is_marker`: it
+    has no bytes, and says that the object was deleted; `size`, `modified`: as in `BucketObject`.
+    """
+
+    key: str
+    version: str
+    size: int
+    modified: float
+    is_latest: bool
+    is_marker: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LockRule:
+    """The Object Lock of a bucket. `mode`: of its default retention, empty: it has none; `seconds`: how long that is;
+    `readable`: False: the rights do not suffice to read it, so there may be one.
+    """
+
+    mode: str = ""
+    seconds: float = 0.0
+    readable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Fetched:
     """The content of an object. `etag`: as in `BucketObject`."""
 
@@ -85,8 +110,27 @@ class Bucket(Protocol):
     def head(self, key: str) -> BucketObject | None:
         """Return what an object is; None: there is none."""
 
-    def delete(self, key: str) -> None:
-        """Delete an object; does nothing if there is none."""
+    def delete(self, key: str) -> bool:
+        """Delete an object; does nothing if there is none. Returns: whether the bucket keeps versions of it."""
+
+    def versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        """Yield the versions of the objects whose keys begin with `prefix`: in the order of keys, the newest first."""
+
+    def delete_version(self, key: str, version: str) -> bool:
+        """Delete a version for good. Returns: False if a lock, or the rights, keep it."""
+
+    def versioning(self) -> str:
+        """Return whether it keeps what is overwritten: "Enabled", "Suspended", or "" for never."""
+
+    def object_lock(self) -> LockRule | None:
+        """Return its Object Lock; None: it has none."""
+
+    def locked_until(self, key: str) -> float | None:
+        """Return until when an object cannot be deleted for good, in seconds since the epoch; `math.inf`: until
+        somebody ends its legal hold; None: it is not locked, or not there. Ask only if there is an `object_lock`.
+
+        Raises: BucketError, also if the rights do not suffice to know it.
+        """
 
     def entries(self, prefix: str) -> Iterator[BucketObject]:
         """Yield the objects whose keys begin with `prefix`, in the order of their keys' bytes."""

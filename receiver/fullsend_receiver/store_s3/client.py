@@ -8,15 +8,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import secrets
 import threading
+import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from fullsend_receiver.store_s3 import faults
-from fullsend_receiver.store_s3.bucket import BucketError, BucketObject, Fetched, Part, UnfinishedUpload
+from fullsend_receiver.store_s3.bucket import (
+    BucketError,
+    BucketObject,
+    Fetched,
+    LockRule,
+    ObjectVersion,
+    Part,
+    UnfinishedUpload,
+)
 
 _T = TypeVar("_T")
 
@@ -29,6 +39,21 @@ _ABSENT: Final = frozenset({"NoSuchKey", "NotFound", "404"})
 _NO_UPLOAD: Final = frozenset({"NoSuchUpload", "NoSuchKey"})
 #: The codes for a list of parts that is not that of the upload.
 _OTHER_PARTS: Final = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSmall", *_NO_UPLOAD})
+#: The codes for rights that do not suffice.
+_DENIED: Final = frozenset({"AccessDenied", "AllAccessDisabled", "Forbidden", "403"})
+#: The codes for a version that cannot be deleted now: Ceph and AWS say that it is forbidden, others that it is locked.
+_LOCKED: Final = frozenset({*_DENIED, "InvalidRequest", "ObjectLocked", "MethodNotAllowed"})
+#: The codes of stores that do not know a request at all.
+_UNKNOWN: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
+#: The codes for a bucket, or an object, without a lock.
+_NO_LOCK: Final = frozenset(
+    {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration", "InvalidRequest", "InvalidArgument"}
+    | _ABSENT
+    | _UNKNOWN
+)
+#: Seconds of a day, and days of a year, as a default retention counts them.
+_DAY: Final = 86400.0
+_YEAR: Final = 365
 #: Keys of one page of a LIST: the most that S3 allows. A page may have fewer.
 _PAGE: Final = 1000
 
@@ -136,9 +161,10 @@ class BotoBucket:
     def _head(self, key: str) -> dict[str, Any] | None:
         return self._send_unless(_ABSENT, "HeadObject", key, self._client.head_object)
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str) -> bool:
         """See `Bucket.delete`."""
-        self._send_unless(_ABSENT, "DeleteObject", key, self._client.delete_object)
+        answer = self._send_unless(_ABSENT, "DeleteObject", key, self._client.delete_object) or {}
+        return bool(answer.get("DeleteMarker") or answer.get("VersionId"))
 
     def entries(self, prefix: str) -> Iterator[BucketObject]:
         """See `Bucket.entries`."""
@@ -244,23 +270,74 @@ class BotoBucket:
                 return
             said |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
-    # --- what only the probe asks
+    # --- versions and locks
+
+    def versions(self, prefix: str) -> Iterator[ObjectVersion]:
+        """See `Bucket.versions`."""
+        said: dict[str, Any] = {"Prefix": self._prefix + prefix, "MaxKeys": _PAGE}
+        while True:
+            page = self._send("ListObjectVersions", None, self._client.list_object_versions, **said)
+            # The client tells versions from markers, and so loses their common order.
+            found = [self._version(page, each, is_marker=False) for each in page.get("Versions", ())]
+            found += [self._version(page, each, is_marker=True) for each in page.get("DeleteMarkers", ())]
+            yield from sorted(found, key=lambda each: (each.key.encode(), not each.is_latest, -each.modified))
+            if not page.get("IsTruncated"):
+                return
+            said |= {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page["NextVersionIdMarker"]}
+
+    def _version(self, page: dict[str, Any], row: dict[str, Any], *, is_marker: bool) -> ObjectVersion:
+        return ObjectVersion(
+            self._relative(page, row["Key"]),
+            str(row["VersionId"]),
+            int(row.get("Size", 0)),
+            row["LastModified"].timestamp(),
+            is_latest=bool(row["IsLatest"]),
+            is_marker=is_marker,
+        )
+
+    def delete_version(self, key: str, version: str) -> bool:
+        """See `Bucket.delete_version`."""
+        said = {"VersionId": version}
+        answer = self._send_unless(_LOCKED, "DeleteObjectVersion", key, self._client.delete_object, **said)
+        return answer is not None
 
     def versioning(self) -> str:
-        """Return whether the bucket keeps what is overwritten: "Enabled", "Suspended", or "" for never."""
-        answer = self._send("GetBucketVersioning", None, self._client.get_bucket_versioning)
-        return str(answer.get("Status", ""))
+        """See `Bucket.versioning`."""
+        answer = self._send_unless(_UNKNOWN, "GetBucketVersioning", None, self._client.get_bucket_versioning)
+        return str((answer or {}).get("Status", ""))
 
-    def object_lock(self) -> str:
-        """Return the default retention of the bucket's Object Lock, such as "COMPLIANCE"; "" without one."""
-        absent = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration", *_ABSENT}
-        absent |= {"InvalidRequest", "NotImplemented", "MethodNotAllowed", "NoSuchBucketPolicy", "InvalidArgument"}
-        answer = self._send_unless(
-            absent, "GetObjectLockConfiguration", None, self._client.get_object_lock_configuration
-        )
-        found = (answer or {}).get("ObjectLockConfiguration", {})
-        mode = found.get("Rule", {}).get("DefaultRetention", {}).get("Mode")
-        return str(mode or ("on" if found.get("ObjectLockEnabled") == "Enabled" else ""))
+    def object_lock(self) -> LockRule | None:
+        """See `Bucket.object_lock`."""
+        action = "GetObjectLockConfiguration"
+        answer, code = self._ask(_NO_LOCK | _DENIED, action, None, self._client.get_object_lock_configuration)
+        if answer is None:
+            return LockRule(readable=False) if code in _DENIED else None
+        found = answer.get("ObjectLockConfiguration", {})
+        if found.get("ObjectLockEnabled") != "Enabled":
+            return None
+        default = found.get("Rule", {}).get("DefaultRetention", {})
+        days = default.get("Days", 0) + default.get("Years", 0) * _YEAR
+        return LockRule(str(default.get("Mode", "")), days * _DAY)
+
+    def locked_until(self, key: str) -> float | None:
+        """See `Bucket.locked_until`."""
+        head = self._head(key)
+        if head is None:
+            return None
+        # An answer without these may mean that the rights do not suffice to see them: a question for each tells.
+        hold = head.get("ObjectLockLegalHoldStatus")
+        if hold is None:
+            said = self._send_unless(_NO_LOCK, "GetObjectLegalHold", key, self._client.get_object_legal_hold)
+            hold = (said or {}).get("LegalHold", {}).get("Status")
+        if hold == "ON":
+            return math.inf
+        until = head.get("ObjectLockRetainUntilDate")
+        if until is None:
+            said = self._send_unless(_NO_LOCK, "GetObjectRetention", key, self._client.get_object_retention)
+            until = (said or {}).get("Retention", {}).get("RetainUntilDate")
+        return None if until is None or until.timestamp() <= time.time() else float(until.timestamp())
+
+    # --- what only the probe asks
 
     def put_wrong(self, key: str, data: bytes) -> bool:
         """Store an object under the checksum of other bytes. Returns: whether the object store has accepted that."""
@@ -286,15 +363,21 @@ class BotoBucket:
         self, passed: frozenset[str] | set[str], action: str, key: str | None, call: Callable[..., _T], **said: object
     ) -> _T | None:
         """Send a request. Returns: the answer; None if it is one of the codes `passed`. Raises: BucketError."""
+        return self._ask(passed, action, key, call, **said)[0]
+
+    def _ask(
+        self, passed: frozenset[str] | set[str], action: str, key: str | None, call: Callable[..., _T], **said: object
+    ) -> tuple[_T | None, str]:
+        """Send a request. Returns: the answer; or None, and which of the codes `passed` it is. Raises: BucketError."""
         where = self.where if key is None else f"{self.where}/{key}"
         if key is not None:
             said["Key"] = self._prefix + key
         try:
-            return call(Bucket=self._bucket, **said)
+            return call(Bucket=self._bucket, **said), ""
         except self._errors.ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in passed:
-                return None
+                return None, code
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
             raise faults.refused(where, action, status, code) from None
         except (self._errors.NoCredentialsError, self._errors.PartialCredentialsError):
@@ -309,6 +392,7 @@ def _client(access: Access) -> tuple[Any, Any]:
         import boto3
         import botocore.config
         import botocore.exceptions
+        import botocore.handlers
         import botocore.session
     except ImportError:
         raise faults.no_library() from None
@@ -335,6 +419,10 @@ def _client(access: Access) -> tuple[Any, Any]:
             aws_access_key_id=access.access_key,
             aws_secret_access_key=access.secret_key,
             config=config,
+        )
+        # Our keys need no encoding. With it, nothing tells whether a store has also encoded where its next page begins.
+        client.meta.events.unregister(
+            "before-parameter-build.s3.ListObjectVersions", botocore.handlers.set_list_objects_encoding_type_url
         )
     except (botocore.exceptions.BotoCoreError, ValueError) as error:
         raise BucketError(f"no client for {access.endpoint or 'AWS'}: {str(error).splitlines()[0]}") from None

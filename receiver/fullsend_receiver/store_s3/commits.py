@@ -180,7 +180,11 @@ def read_aside(bucket: Bucket, name: str) -> AsideEntry | None:
     )
 
 
-def discard_aside(bucket: Bucket, entry: AsideEntry) -> None:
-    """Delete what was set aside, with its bytes."""
+def discard_aside(bucket: Bucket, entry: AsideEntry) -> float | None:
+    """Delete what was set aside, with its bytes. Returns: until when it is locked, and stays; None: it is deleted."""
+    until = bucket.locked_until(entry.data) if bucket.object_lock() is not None else None
+    if until is not None:
+        return until
     manifests.delete_bytes(bucket, entry.data)
     bucket.delete(keys.ASIDE + entry.name)
+    return None

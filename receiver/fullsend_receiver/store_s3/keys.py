@@ -8,6 +8,7 @@
 .state/reading/NAME               what is being read
 .state/streams/SENDER/index       which of a sender's streams have changed
 .state/streams/SENDER/NAME        the sender's streams, as they were before these changes
+.state/left/HASH.SIZE             the key of bytes that were deleted, and of which the bucket keeps versions
 .partial/KEY/open                 an arriving stream: what was offered, and its generation
 .partial/KEY/GENERATION/NUMBER    its journal, an object for each batch
 SENDER/DATASET.../@....zfs.zst        the bytes of a stream, under a name that is never used again
@@ -35,6 +36,7 @@ ASIDE: Final = ".state/aside/"
 READING: Final = ".state/reading/"
 STREAMS: Final = ".state/streams/"
 _INDEX: Final = "index"
+LEFT: Final = ".state/left/"
 PARTIAL: Final = ".partial/"
 _OPEN: Final = "open"
 #: Digits of a journal object's number, so that LIST yields them in order.

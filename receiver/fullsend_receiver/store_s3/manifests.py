@@ -25,7 +25,7 @@ from fullsend_protocol.format.names import hash_of, manifest_of
 from fullsend_protocol.shared.errors import reason
 from fullsend_receiver.store.api import Stamp
 from fullsend_receiver.store.errors import ManifestError
-from fullsend_receiver.store_s3 import keys
+from fullsend_receiver.store_s3 import keys, versions
 from fullsend_receiver.store_s3.bucket import Bucket
 
 _PLACE: Final = "bucket"
@@ -119,7 +119,16 @@ def _encode(content: dict[str, Any]) -> bytes:
     return json.dumps(content, indent=1).encode() + b"\n"
 
 
-def delete_bytes(bucket: Bucket, data: str) -> None:
-    """Delete the bytes of a stream, which no manifest names any more."""
-    bucket.delete(hash_of(data))
-    bucket.delete(data)
+def delete_bytes(bucket: Bucket, data: str) -> bool:
+    """Delete the bytes of a stream, which no manifest names any more.
+
+    Returns: whether the bucket keeps versions of what is deleted or replaced.
+    """
+    versions.purge(bucket, hash_of(data))
+    return versions.purge(bucket, data)
+
+
+def locked_until(bucket: Bucket, file: PurePosixPath, data: str) -> float | None:
+    """Return until when a stream cannot be removed for good. See `Bucket.locked_until`."""
+    found = (bucket.locked_until(data), bucket.locked_until(key_of(file)))
+    return max((each for each in found if each is not None), default=None)

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.units import plural
 from fullsend_receiver.store.api import ProbeFinding
 from fullsend_receiver.store_s3 import keys
 from fullsend_receiver.store_s3.bucket import Bucket, BucketError
@@ -31,12 +32,6 @@ CLOCK_MOST: Final = 300.0
 
 class ProbedBucket(Bucket, Protocol):
     """A bucket that answers what only a probe asks."""
-
-    def versioning(self) -> str:
-        """Return whether it keeps what is overwritten: "Enabled", "Suspended", or "" for never."""
-
-    def object_lock(self) -> str:
-        """Return the default retention of its Object Lock; "" without one."""
 
     def put_wrong(self, key: str, data: bytes) -> bool:
         """Store an object under a wrong checksum. Returns: whether that was accepted."""
@@ -61,15 +56,8 @@ def probe(bucket: ProbedBucket, now: Callable[[], float] = time.time) -> Iterato
         yield ProbeFinding(
             "x-amz-checksum-sha256", not accepted, needed=False, says="a wrong one is accepted" if accepted else ""
         )
-        versions, lock = bucket.versioning() == "Enabled", bucket.object_lock()
-        kept = "what is removed still costs space until a lifecycle rule expires it"
-        yield ProbeFinding(
-            "no versioning",
-            holds=not versions,
-            needed=False,
-            says=kept if versions else "",
-        )
-        yield ProbeFinding("Object Lock", holds=bool(lock), needed=False, says=lock or "no default retention")
+        yield _versions(bucket, folder)
+        yield _lock(bucket)
     finally:
         for each in list(bucket.entries(folder)):
             bucket.delete(each.key)
@@ -104,6 +92,11 @@ def _absent(bucket: Bucket, folder: str) -> ProbeFinding:
                 return ProbeFinding(
                     "PUT If-None-Match", holds=False, needed=True, says=f"of {_WRITERS}, {len(won)} won"
                 )
+    # Where versions are kept, a marker stands under the key then.
+    bucket.delete(key)
+    if bucket.put(key, b"again", if_absent=True) is None:
+        says = "a key counts as taken when its object was deleted"
+        return ProbeFinding("PUT If-None-Match", holds=False, needed=True, says=says)
     return ProbeFinding("PUT If-None-Match", holds=True, needed=True)
 
 
@@ -119,6 +112,41 @@ def _swap(bucket: Bucket, folder: str) -> ProbeFinding:
     found = bucket.get(key)
     holds = second is not None and late is None and missing is None and found is not None and found.data == b"two"
     return ProbeFinding("PUT If-Match", holds=holds, needed=True, says="" if holds else "the condition is ignored")
+
+
+def _versions(bucket: Bucket, folder: str) -> ProbeFinding:
+    """See whether the bucket keeps what is deleted, and whether the rights suffice to delete that, too."""
+    what, key = "no versions of what is deleted", f"{folder}version"
+    bucket.put(key, b"data")
+    if not bucket.delete(key):
+        return ProbeFinding(what, holds=True, needed=False)
+    lock = bucket.object_lock()
+    left = [each for each in bucket.versions(key) if not each.is_marker]
+    if all(bucket.delete_version(each.key, each.version) for each in left):
+        says = "they are deleted with what is removed"
+    elif lock is not None and lock.mode:
+        says = "they are deleted when their retention has ended, if the rights suffice (s3:DeleteObjectVersion)"
+    else:
+        says = (
+            "the right to delete them is missing (s3:DeleteObjectVersion): what is removed costs space until a"
+            " lifecycle rule expires it"
+        )
+    return ProbeFinding(what, holds=False, needed=False, says=says)
+
+
+def _lock(bucket: Bucket) -> ProbeFinding:
+    found = bucket.object_lock()
+    if found is None:
+        return ProbeFinding("Object Lock", holds=False, needed=False, says="whoever has the credentials can delete all")
+    if not found.readable:
+        says = "the rights do not suffice to see it (s3:GetBucketObjectLockConfiguration): each removal asks for locks"
+        return ProbeFinding("Object Lock", holds=False, needed=False, says=says)
+    if not found.mode:
+        says = "no default retention: new streams are not locked"
+        return ProbeFinding("Object Lock", holds=True, needed=False, says=says)
+    days = plural(round(found.seconds / 86400), "day")
+    says = f"{found.mode}, default retention {days}: no stream can go before, and no version of a working object"
+    return ProbeFinding("Object Lock", holds=True, needed=False, says=says)
 
 
 def _list(bucket: Bucket, folder: str) -> ProbeFinding:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -26,9 +27,12 @@ from typing import Any, Final
 
 from fullsend_receiver.store.api import TrashedStream
 from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store_s3 import keys, manifests, stream_index
+from fullsend_receiver.store.locks import lock_end
+from fullsend_receiver.store_s3 import keys, manifests, stream_index, versions
 from fullsend_receiver.store_s3.bucket import Bucket, Fetched
 from fullsend_receiver.store_s3.manifests import ManifestObject
+
+log = logging.getLogger("fullsendd")
 
 _FORMAT: Final = 1
 #: Seconds without a change after which a process that chooses counts as stalled. Only others' waiting depends on it.
@@ -150,11 +154,19 @@ def being_removed(bucket: Bucket) -> set[PurePosixPath]:
 
 
 def rows_of(bucket: Bucket, files: Iterable[PurePosixPath], trash: str | None) -> list[dict[str, Any]]:
-    """Return the log's rows for streams, those that are stored. Raises: StoreError."""
+    """Return the log's rows for streams, those that are stored. A stream that is locked stays, and so do its bases: it
+    is logged. Raises: StoreError.
+    """
     rows = []
+    has_locks: bool | None = None
     for file in dict.fromkeys(files):
         found = manifests.read(bucket, file)
         if found is not None and found.data is not None:
+            has_locks = bucket.object_lock() is not None if has_locks is None else has_locks
+            until = manifests.locked_until(bucket, file, found.data) if has_locks else None
+            if until is not None:
+                log.info("%s: stays: locked until %s", file, lock_end(until))
+                break  # what comes behind it may be what it builds on
             rows.append({"file": str(file), "etag": found.etag, "data": found.data, "trash": trash})
     return rows
 
@@ -195,17 +207,30 @@ def bring_back(bucket: Bucket, choose: Callable[[], Iterable[TrashedStream]]) ->
 def empty_trash(bucket: Bucket, old: Callable[[str], bool]) -> list[str]:
     """Delete folders of the trash. See `Store.empty_trash`."""
     with turn(bucket) as mine:
-        entries = list(trashed(bucket))
-        gone = [name for name in dict.fromkeys(each.stream.folder for each in entries) if old(name)]
+        entries = [each for each in trashed(bucket) if old(each.stream.folder)]
+        locked = _locked(bucket, entries)
         mine.do(
             "empty",
             [
                 {"file": str(each.stream.file), "entry": each.key, "data": each.data}
                 for each in entries
-                if each.stream.folder in gone
+                if each.key not in locked
             ],
         )
-        return gone
+        stays = {each.stream.folder for each in entries if each.key in locked}
+        return [name for name in dict.fromkeys(each.stream.folder for each in entries) if name not in stays]
+
+
+def _locked(bucket: Bucket, entries: list[BucketTrashEntry]) -> set[str]:
+    """Return the keys of the entries whose bytes are locked. Each is logged."""
+    found = set()
+    if entries and bucket.object_lock() is not None:
+        for each in entries:
+            until = bucket.locked_until(each.data)
+            if until is not None:
+                found.add(each.key)
+                log.info("%s: stays in the trash: locked until %s", each.stream.file, lock_end(until))
+    return found
 
 
 # --- the steps ----------------------------------------------------------------------------------------------------
@@ -239,8 +264,8 @@ def take_away(bucket: Bucket, row: Mapping[str, Any]) -> bool:
             there = None
     if there is not None and data not in there.removed:
         return False  # another stream is stored there by now
-    if row["trash"] is None:
-        manifests.delete_bytes(bucket, data)
+    if row["trash"] is None and manifests.delete_bytes(bucket, data):
+        versions.purge_older(bucket, manifests.key_of(file))
     return True
 
 

@@ -24,6 +24,7 @@ from fullsend_receiver.store.api import (
     AsideStream,
     Capabilities,
     DiskSpace,
+    KeptVersions,
     KnownStamp,
     ObjectInfo,
     ProbeFinding,
@@ -36,8 +37,19 @@ from fullsend_receiver.store.durable import locked_now, make_folders
 from fullsend_receiver.store.errors import ManifestError, StoreError, StoreMissing
 from fullsend_receiver.store.event_journal import EventJournal
 from fullsend_receiver.store.fitness import require
+from fullsend_receiver.store.locks import lock_end
 from fullsend_receiver.store.names import hash_line
-from fullsend_receiver.store_s3 import commits, journals, keys, manifests, partials, recovery, removals, stream_index
+from fullsend_receiver.store_s3 import (
+    commits,
+    journals,
+    keys,
+    manifests,
+    partials,
+    recovery,
+    removals,
+    stream_index,
+    versions,
+)
 from fullsend_receiver.store_s3.blob import BucketBlob
 from fullsend_receiver.store_s3.bucket import Bucket, BucketError
 from fullsend_receiver.store_s3.documents import BucketDocuments
@@ -97,6 +109,7 @@ class BucketStore:
         self._part_least = part_least
         self._patience = patience
         self._open = OpenUploads(home / "arriving")
+        self._told: set[str] = set()  # what is set aside, and locked
 
     @property
     def where(self) -> str:
@@ -233,8 +246,12 @@ class BucketStore:
         """See `Store.discard_damaged`."""
         for each in list(commits.set_aside(self.bucket)):
             if each.at < before:
-                commits.discard_aside(self.bucket, each)
-                log.warning("%s: was set aside as damaged, and is deleted (damaged-keep)", each.data)
+                until = commits.discard_aside(self.bucket, each)
+                if until is None:
+                    log.warning("%s: was set aside as damaged, and is deleted (damaged-keep)", each.data)
+                elif each.name not in self._told:
+                    self._told.add(each.name)
+                    log.info("%s: was set aside as damaged, and stays: locked until %s", each.data, lock_end(until))
 
     def aside(self) -> dict[str, int]:
         """See `Store.aside`."""
@@ -405,6 +422,22 @@ class BucketStore:
     def remove(self, choose: Callable[[], Iterable[PurePosixPath]], *, trash: str | None = None) -> list[PurePosixPath]:
         """See `Store.remove`."""
         return removals.remove(self.bucket, choose, lambda: partials.committing(self.bucket), trash=trash)
+
+    def locked(self, files: Iterable[PurePosixPath]) -> dict[PurePosixPath, float]:
+        """See `Store.locked`."""
+        wanted = list(files)
+        if not wanted or self.bucket.object_lock() is None:
+            return {}
+        with ThreadPoolExecutor(_READERS) as pool:
+            found = zip(wanted, pool.map(self._locked_until, wanted), strict=True)
+            return {file: until for file, until in found if until is not None}
+
+    def _locked_until(self, file: PurePosixPath) -> float | None:
+        return manifests.locked_until(self.bucket, file, self._data(file))
+
+    def kept_versions(self, *, sweep: bool = False) -> KeptVersions:
+        """See `Store.kept_versions`."""
+        return versions.sweep(self.bucket) if sweep else versions.left(self.bucket)
 
     def wait_for_removals(self) -> None:
         """See `Store.wait_for_removals`."""

@@ -82,9 +82,8 @@ class MemoryCopy(MemoryBucket):
         super().__init__(least_part=0)
         self.objects = bucket.objects
 
-    def delete(self, key: str) -> None:  # type: ignore[explicit-override]
-        if not key.startswith(keys.PARTIAL):
-            super().delete(key)
+    def delete(self, key: str) -> bool:  # type: ignore[explicit-override]
+        return not key.startswith(keys.PARTIAL) and super().delete(key)
 
 
 def test_upload_that_ends_while_it_is_read_is_no_damage(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.receiver.buckets import PLACES, MemoryBucket, in_ceph
+from tests.receiver.versioned_bucket import VersionedBucket
 
 from fullsend_receiver.store.api import ProbeFinding
 from fullsend_receiver.store_s3.bucket import BucketError, Part
@@ -29,9 +30,6 @@ class Careless(MemoryBucket):
     def put_wrong(self, key: str, data: bytes) -> bool:  # type: ignore[explicit-override]
         super().put(key, data)
         return True
-
-    def versioning(self) -> str:  # type: ignore[explicit-override]
-        return "Enabled"
 
 
 class Refusing(MemoryBucket):
@@ -64,8 +62,7 @@ def lacks(bucket: Any, **named: Any) -> set[str]:
 def test_good_bucket_lacks_nothing_and_is_left_clean() -> None:
     bucket = MemoryBucket()
     found = list(probe(bucket))
-    assert all(each.holds for each in found)
-    assert ProbeFinding("Object Lock", holds=True, needed=False, says="COMPLIANCE") in found
+    assert [each.what for each in found if not each.holds] == ["Object Lock"]
     assert (bucket.objects, bucket.uploads) == ({}, {})
 
 
@@ -76,7 +73,64 @@ def test_ignored_conditions_are_found() -> None:
     assert (bucket.objects, bucket.uploads) == ({}, {})
     found = {each.what: each for each in probe(bucket)}
     assert not found["x-amz-checksum-sha256"].holds
-    assert "lifecycle" in found["no versioning"].says
+
+
+def finding(bucket: Any, what: str) -> ProbeFinding:
+    return next(each for each in probe(bucket) if each.what == what)
+
+
+@pytest.mark.parametrize(
+    ("bucket", "says"),
+    [
+        (VersionedBucket(), "deleted with what is removed"),
+        (VersionedBucket(may_delete=False), "until a lifecycle rule expires it"),
+        (VersionedBucket(retention=86400.0), "when their retention has ended"),
+        (VersionedBucket(retention=0.0), "deleted with what is removed"),
+    ],
+)
+def test_what_becomes_of_versions_is_said(bucket: VersionedBucket, says: str) -> None:
+    found = finding(bucket, "no versions of what is deleted")
+    assert not found.holds
+    assert not found.needed
+    assert says in found.says
+    assert bucket.objects == {}
+
+
+@pytest.mark.parametrize(
+    ("bucket", "holds", "says"),
+    [
+        (VersionedBucket(), False, "whoever has the credentials"),
+        (VersionedBucket(retention=0.0), True, "no default retention"),
+        (VersionedBucket(retention=30 * 86400.0), True, "COMPLIANCE, default retention 30 days"),
+        (VersionedBucket(may_see=False), False, "s3:GetBucketObjectLockConfiguration"),
+    ],
+)
+def test_object_lock_is_said(bucket: VersionedBucket, holds: bool, says: str) -> None:
+    found = finding(bucket, "Object Lock")
+    assert found.holds == holds
+    assert not found.needed
+    assert says in found.says
+
+
+class Sticky(MemoryBucket):
+    """A key that had an object once is never free again."""
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str | None:  # type: ignore[explicit-override]
+        if if_absent and key in self.deleted:
+            return None
+        return super().put(key, data, if_absent=if_absent, if_match=if_match)
+
+    def delete(self, key: str) -> bool:  # type: ignore[explicit-override]
+        self.deleted.add(key)
+        return super().delete(key)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.deleted: set[str] = set()
+
+
+def test_deleted_key_that_is_not_free_is_found() -> None:
+    assert lacks(Sticky()) == {"PUT If-None-Match"}
 
 
 def test_unknown_requests_are_found() -> None:
