@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add the parser of the command."""
-    commands.add_parser("check", help="check the configuration and the store").set_defaults(run=run)
+    sub = commands.add_parser("check", help="check the configuration and the store")
+    sub.add_argument("--json", action="store_true", help="one JSON object a line")
+    sub.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,31 +27,51 @@ def run(options: argparse.Namespace) -> int:
 
     Raises: UsageError, StoreError.
     """
+    from fullsend_protocol.shared.errors import UsageError
     from fullsend_protocol.shared.units import format_size, plural, printable
     from fullsend_receiver.access import identity
-    from fullsend_receiver.access.config import config_file
+    from fullsend_receiver.access.answering_hosts import look
+    from fullsend_receiver.access.bucket_setup import check_certificate
+    from fullsend_receiver.access.config import config_file, parse_address
     from fullsend_receiver.access.senders import SenderTable
     from fullsend_receiver.arrival.usage import find_fills
+    from fullsend_receiver.cli import results
     from fullsend_receiver.cli.copy_standing import print_copies
+    from fullsend_receiver.cli.costs import print_costs
     from fullsend_receiver.cli.inventory import read_inventory
-    from fullsend_receiver.cli.results import complain_of, print_findings, print_good, print_problem, print_warning
     from fullsend_receiver.cli.scrub_standing import print_standing
     from fullsend_receiver.maintenance import prune_records
     from fullsend_receiver.store.errors import StoreFull, StoreReadOnly
 
+    as_json = options.json
+    print_good = functools.partial(results.print_good, as_json=as_json)
+    print_warning = functools.partial(results.print_warning, as_json=as_json)
+    print_problem = functools.partial(results.print_problem, as_json=as_json)
     settings, store = open_store(options)
     refuses = False
     try:
         store.check_fitness()
         free = f", {format_size(store.space().free)} free" if store.capabilities.free_space_known else ""
         print_good(f"store {store.where}{free}")
-        refuses = print_findings(store.examine())
+        refuses = results.print_findings(store.examine(), as_json=as_json)
+        print_costs(store, as_json=as_json)
     except (StoreFull, StoreReadOnly) as error:
         refuses = True
         print_problem(str(error))
     table = SenderTable(store)
     identity.server_context(store, table.certificates)
     print_good(f"certificate {identity.fingerprint(store)}")
+    try:
+        check_certificate(store)
+    except UsageError as error:
+        refuses = True
+        print_problem(str(error))
+    for answer in look(map(parse_address, settings.advertise), identity.fingerprint(store)):
+        if answer.what == "other":
+            refuses = True
+            print_problem(printable(answer.says))
+        else:
+            (print_good if answer.what == "same" else print_warning)(printable(answer.says))
     print_good(f"{plural(len(table.certificates), 'sender')} enrolled")
     catalogue = read_inventory(store)
     print_good(plural(len(catalogue.streams), "stream"))
@@ -67,10 +90,13 @@ def run(options: argparse.Namespace) -> int:
             print_problem(f"{fill}{kept}: pushes are refused")
         elif fill.is_above(settings.warn_at):
             print_warning(f"{fill}: free space soon, or pushes will be refused")
-    scrubbed = print_standing(catalogue, settings.scrub_every)
-    complain_of(catalogue.problems)
+    scrubbed = print_standing(catalogue, settings.scrub_every, as_json=as_json)
+    results.complain_of(catalogue.problems)
     if trash := store.trash_bytes():
         print_good(f"{format_size(trash)} in the trash (`fullsendd undelete` lists it)")
+    if (left := store.kept_versions()).count:
+        what = f"{plural(left.count, 'removed object')} of {format_size(left.stored_bytes)}"
+        print_good(f"{what} still there as versions: locked, or the right to delete them is missing")
     hindered = []
     if settings.retention is not None:
         if done := prune_records.summary(store):

@@ -160,19 +160,23 @@ def print_note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def print_good(text: str) -> None:
-    """Print a check without a problem."""
-    write_line(f"ok       {text}")
+def print_good(text: str, *, as_json: bool = False, **facts: object) -> None:
+    """Print a check without a problem. `facts`: more keys of the JSON object."""
+    _print_check("ok", text, facts, as_json=as_json)
 
 
-def print_warning(text: str) -> None:
+def print_warning(text: str, *, as_json: bool = False) -> None:
     """Print a check that found what may become a problem."""
-    write_line(f"warning  {text}")
+    _print_check("warning", text, {}, as_json=as_json)
 
 
-def print_problem(text: str) -> None:
+def print_problem(text: str, *, as_json: bool = False) -> None:
     """Print a check with a problem."""
-    write_line(f"problem  {text}")
+    _print_check("problem", text, {}, as_json=as_json)
+
+
+def _print_check(result: str, text: str, facts: Mapping[str, object], *, as_json: bool) -> None:
+    write_line(json.dumps({"result": result, "text": text, **facts}) if as_json else f"{result:7}  {text}")
 
 
 class Findings:
@@ -242,18 +246,18 @@ class Findings:
             complain(f"{file}: breaks {broken}")
 
 
-def print_findings(findings: Iterable[ProbeFinding]) -> bool:
+def print_findings(findings: Iterable[ProbeFinding], *, as_json: bool = False) -> bool:
     """Print what a store's place promises, and what it lacks. Returns: whether it lacks what a store needs."""
     refuses = False
     for each in findings:
         says = printable(f"{each.what}{': ' if each.says else ''}{each.says}")
         if each.holds:
-            print_good(says)
+            print_good(says, as_json=as_json)
         elif each.needed:
             refuses = True
-            print_problem(f"{says}: not fit for a store")
+            print_problem(f"{says}: not fit for a store", as_json=as_json)
         else:
-            print_good(f"without {says}")
+            print_good(f"without {says}", as_json=as_json)
     return refuses
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _DAY = 86400
 
 
-def print_standing(catalogue: Catalogue, every: float, *, now: float | None = None) -> bool:
+def print_standing(catalogue: Catalogue, every: float, *, now: float | None = None, as_json: bool = False) -> bool:
     """Print how many streams were checked, what is being read, and what stops the scrub. `every`: seconds after which a
     stream is checked again, 0: never; `now`: seconds since the epoch, None: by this host's clock.
 
@@ -26,35 +26,39 @@ def print_standing(catalogue: Catalogue, every: float, *, now: float | None = No
     results = ((stored.summary, catalogue.checked(stored)) for stored in catalogue.streams)
     standing = survey(results, now=time.time() if now is None else now, every=every)
     if not every:
-        print_good(f"scrub-every is 0: {standing.checked} of {plural(standing.streams, 'stream')} were ever checked")
+        of = plural(standing.streams, "stream")
+        print_good(f"scrub-every is 0: {standing.checked} of {of} were ever checked", as_json=as_json)
     elif standing.oldest is not None:
-        _print_progress(standing)
-        _print_place(catalogue.store)
+        _print_progress(standing, as_json=as_json)
+        _print_place(catalogue.store, as_json=as_json)
     disk = catalogue.store.disk if standing.unreadable or standing.stopped else ""
     for file, why in standing.named_unreadable:
-        print_problem(printable(f"{file}: could not be checked: {why} (disk {disk}); it is tried again later"))
+        print_problem(
+            printable(f"{file}: could not be checked: {why} (disk {disk}); it is tried again later"), as_json=as_json
+        )
     if standing.stopped and every:
         print_problem(
             printable(
                 f"the scrub has stopped: {standing.unasked} streams are damaged, such as {standing.named_damaged[0]}:"
                 f" check the memory and the cables of this host and the disk {disk}, then run `fullsendd verify`: the"
                 " scrub resumes after it"
-            )
+            ),
+            as_json=as_json,
         )
     return not (standing.unreadable or (standing.stopped and every))
 
 
-def _print_progress(standing: Survey) -> None:
+def _print_progress(standing: Survey, *, as_json: bool) -> None:
     streams, days = plural(standing.streams, "stream"), f"{standing.every / _DAY:g} days"
     text = f"scrub: {standing.current} of {streams} checked or received within {days}, {standing.checked} ever checked"
     oldest = format_time(standing.oldest or 0.0)
     if standing.behind:
-        print_warning(f"{text}; it is behind: the oldest check, or reception, was at {oldest}")
+        print_warning(f"{text}; it is behind: the oldest check, or reception, was at {oldest}", as_json=as_json)
     else:
-        print_good(f"{text}; the oldest check, or reception, was at {oldest}")
+        print_good(f"{text}; the oldest check, or reception, was at {oldest}", as_json=as_json)
 
 
-def _print_place(store: Store) -> None:
+def _print_place(store: Store, *, as_json: bool) -> None:
     """Print what the daemon is reading, if that takes long."""
     found = checkpoints.read(store)
     if found is None:
@@ -63,4 +67,4 @@ def _print_place(store: Store) -> None:
     seconds = (parse_time(found.at) or 0.0) - (parse_time(found.begun) or 0.0)
     rate = f", {format_size(done / seconds)} a second" if seconds > 0 else ""
     read = f"{format_size(done)} of {format_size(found.stored_bytes)}"
-    print_good(printable(f"scrub: {read} of {found.file} read as of {found.at}{rate}"))
+    print_good(printable(f"scrub: {read} of {found.file} read as of {found.at}{rate}"), as_json=as_json)

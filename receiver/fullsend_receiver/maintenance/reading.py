@@ -65,6 +65,12 @@ class FilePassState(DiskModel):
     passing: list[str]
 
 
+def behind_chunks(count: int) -> tuple[int, int]:
+    """Return what a pass reads behind `count` chunks, to hash it: how often, and bytes."""
+    size = tables_size(count)
+    return -(-size // _BLOCK), size
+
+
 class FilePass:
     """A pass. Only one thread at a time may use it.
 

@@ -11,7 +11,7 @@ loop.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
@@ -134,6 +134,28 @@ class StreamIndex(Protocol):
         """Replace what is kept. `rows`: contain all changes of `state`. Returns: the new state; None: another process
         has changed the state, and nothing is kept. Raises: StoreError.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCost:
+    """What something costs in a store whose requests cost money: how many of each kind, `sent` and `received` bytes.
+
+    `puts`: PUT and POST; `gets`: GET and HEAD; `working`: objects of them that are deleted at its end, with
+    `working_bytes`.
+    """
+
+    puts: int = 0
+    gets: int = 0
+    lists: int = 0
+    deletes: int = 0
+    sent: int = 0
+    received: int = 0
+    working: int = 0
+    working_bytes: int = 0
+
+    def times(self, count: int) -> RequestCost:
+        """Return the cost of the same, done so often."""
+        return RequestCost(*(count * each for each in astuple(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,6 +447,11 @@ class Store(Protocol):
         """Try what the store's place promises, one thing after another; nothing, if `check_fitness` tries all there is.
 
         Raises: StoreError if the place cannot be reached; OSError. Nothing of it is left behind.
+        """
+
+    def costs(self, chunks: int, chunk: int, batch: int) -> tuple[RequestCost, RequestCost] | None:
+        """Return what one stream costs: its push, and reading it once; None: nothing is counted here. `chunks`: how
+        many; `chunk`: stored bytes of each; `batch`: chunks that become durable together.
         """
 
     # --- arriving streams

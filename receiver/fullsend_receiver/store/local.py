@@ -241,6 +241,10 @@ class LocalStore(Layout):
         """See `Store.remove`."""
         return removals.remove(self, choose, trash=trash)
 
+    def costs(self, chunks: int, chunk: int, batch: int) -> None:
+        """See `Store.costs`: a disk counts no requests."""
+        del chunks, chunk, batch
+
     def locked(self, files: Iterable[PurePosixPath]) -> dict[PurePosixPath, float]:
         """See `Store.locked`: nothing ever is."""
         del files

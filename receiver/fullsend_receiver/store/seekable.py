@@ -143,6 +143,12 @@ def tables_size(count: int) -> int:
     return _index_size(count) + _SKIPPABLE.size + (count + 1) * _SEEK_ENTRY.size + _SEEK_FOOT.size
 
 
+def table_reads(count: int) -> int:
+    """Return how often `places` reads from a blob of `count` chunks."""
+    pages = -(-count // _PAGE)
+    return 5 + 3 * pages  # each page of the index twice, and the same of the seek table; foot, heads, CRC and end
+
+
 def places(blob: Blob) -> Iterator[Place]:
     """Yield the chunks of a stored file, from its index, a page at a time.
 

@@ -28,6 +28,7 @@ from fullsend_receiver.store.api import (
     KnownStamp,
     ObjectInfo,
     ProbeFinding,
+    RequestCost,
     Stamp,
     TrashedStream,
     UploadInfo,
@@ -41,6 +42,7 @@ from fullsend_receiver.store.locks import lock_end
 from fullsend_receiver.store.names import hash_line
 from fullsend_receiver.store_s3 import (
     commits,
+    costs,
     journals,
     keys,
     manifests,
@@ -167,6 +169,10 @@ class BucketStore:
     def examine(self) -> Iterator[ProbeFinding]:
         """See `Store.examine`."""
         return probe(self.bucket)
+
+    def costs(self, chunks: int, chunk: int, batch: int) -> tuple[RequestCost, RequestCost]:
+        """See `Store.costs`."""
+        return costs.pushed(chunks, chunk, batch, least=self._part_least), costs.read(chunks, chunk)
 
     # --- arriving streams; the interface has the descriptions
 

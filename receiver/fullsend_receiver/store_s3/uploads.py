@@ -47,6 +47,13 @@ PART_MOST: Final = 64 * limits.MIB
 _PATIENCE: Final = 2
 
 
+def least_of(part: int, least: int = PART_LEAST) -> int:
+    """Return the stored bytes from which on what waits becomes a part. `part`: how many parts there are; `least`: bytes
+    of the first one.
+    """
+    return min(PART_MOST, least * (1 + part // _GROWS_AFTER))
+
+
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     """A chunk that is in no part yet. `raw_start`: its raw offset."""
@@ -185,7 +192,7 @@ class BucketUpload:
 
     def _part_count(self) -> int:
         """Return how many of the waiting chunks become a part; 0: they wait."""
-        least = min(PART_MOST, self._part_least * (1 + len(self._parts) // _GROWS_AFTER))
+        least = least_of(len(self._parts), self._part_least)
         size = count = 0
         for number, each in enumerate(self._waiting, 1):
             size += len(each.frame)

@@ -1,0 +1,49 @@
+"""The lines of `check` that say what requests a store will be asked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.units import format_size
+from fullsend_receiver.arrival.receive import BATCH_BYTES
+from fullsend_receiver.cli.results import print_good
+from fullsend_receiver.maintenance.scrub_cost import scrubbed
+
+if TYPE_CHECKING:
+    from fullsend_receiver.store.api import RequestCost, Store
+
+#: What is counted is a TiB, in streams of so many bytes. Of larger ones some bytes are sent twice (docs/operations.md).
+_STREAMS: Final = 16
+_STREAM: Final = (1 << 40) // _STREAMS
+
+
+def print_costs(store: Store, *, as_json: bool) -> None:
+    """Print what a TiB costs that does not compress: its push at full speed, a restore, a check. Nothing for a store
+    whose requests cost nothing.
+    """
+    chunk = limits.CHUNK_MIN
+    chunks = _STREAM // chunk
+    found = store.costs(chunks, chunk, BATCH_BYTES // chunk)
+    if found is None:
+        return
+    pushed, read = (each.times(_STREAMS) for each in found)
+    checked = scrubbed(found[1], chunks).times(_STREAMS)
+    how = f"{_STREAMS} streams of {format_size(_STREAM)}"
+    speed = f", {format_size(BATCH_BYTES)} a second or more"
+    for name, words, cost in (
+        ("push", f"pushed ({how}{speed})", pushed),
+        ("restore", f"restored ({how})", read),
+        ("scrub", f"checked by the scrub ({how})", checked),
+    ):
+        print_good(f"a TiB {words}: {_line(cost)}", as_json=as_json, cost=name, **asdict(cost))
+    said = f"{pushed.working:,} objects with {format_size(pushed.working_bytes)} of it are deleted when it is stored"
+    print_good(f"of a TiB pushed, {said}; a default retention locks them, too", as_json=as_json)
+
+
+def _line(cost: RequestCost) -> str:
+    counts = {"PUT": cost.puts, "GET": cost.gets, "LIST": cost.lists, "DELETE": cost.deletes}
+    said = [f"{count:,} {name}" for name, count in counts.items() if count]
+    said += [f"{format_size(size)} {way}" for size, way in ((cost.sent, "sent"), (cost.received, "received")) if size]
+    return ", ".join(said)

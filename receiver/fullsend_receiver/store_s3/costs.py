@@ -1,0 +1,59 @@
+"""Counts the requests of a push and of a restore, from what the modules do that send them.
+
+The only lists are those of parts. What a daemon asks for beside its streams (documents, the marker) is not
+counted, nor are requests that are sent again. tests/receiver/store_s3/test_costs.py compares with real ones.
+"""
+
+from __future__ import annotations
+
+from fullsend_receiver.store.api import RequestCost
+from fullsend_receiver.store.seekable import table_reads, tables_size
+from fullsend_receiver.store_s3.uploads import PART_LEAST, PARTS_MAX, least_of
+
+#: Parts that one list of parts names.
+_PAGE = 1000
+
+
+def pushed(chunks: int, chunk: int, batch: int, *, least: int = PART_LEAST) -> RequestCost:
+    """Return what a push of one stream costs. `chunks`: how many; `chunk`: stored bytes of each; `batch`: chunks that
+    become durable together; `least`: stored bytes of the first part, at least. Raises: ValueError if a stream has
+    too many parts.
+    """
+    parts = batches = waiting = working = in_parts = 0
+    left = chunks
+    while left:
+        taken = min(batch, left)
+        left -= taken
+        batches += 1
+        waiting += taken * chunk
+        if waiting >= least_of(parts, least):
+            parts += 1
+            in_parts += waiting
+            waiting = 0
+        else:
+            working += taken * chunk  # its bytes are in the journal, and later once more in a part
+    if parts >= PARTS_MAX:
+        msg = f"{parts} parts"
+        raise ValueError(msg)
+    end = waiting + tables_size(chunks)
+    # The journal: a line before the first part, one for each batch, one for the seal, one for the commit.
+    journal = batches + 2 + (parts > 0)
+    multipart = parts + 3 if parts else 1  # begin, parts, the last one, complete; or one PUT
+    return RequestCost(
+        puts=1 + journal + multipart + 3,  # the first object, `.sha256`, the manifest, the index
+        # Each object of the journal has a look at the first one. Before: whether there is an upload, twice. Behind: the
+        # manifest, twice; the index; the whole object, if it was in parts.
+        gets=journal + 5 + (parts > 0),
+        lists=-(-(parts + 1) // _PAGE) if parts else 0,  # of its parts; of keys there is none
+        deletes=1 + journal,
+        sent=in_parts + working + end,
+        working=journal + 1,
+        working_bytes=working,
+    )
+
+
+def read(chunks: int, chunk: int) -> RequestCost:
+    """Return what reading one stream once costs, as a restore does."""
+    # The manifest, the size, the tables, each chunk. Of the index each page is read twice.
+    received = chunks * chunk + 2 * tables_size(chunks)
+    return RequestCost(gets=2 + table_reads(chunks) + chunks, received=received)
