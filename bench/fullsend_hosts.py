@@ -43,11 +43,16 @@ class Receiver:
         self._log = folder / "log"
         folder.mkdir()
         address = f"127.0.0.1:{self.port}"
-        run_quietly([*self.program, "init", "--store", self._store, "--listen", address, "--advertise", address])
+        run_quietly([*self.program, "init", *self.place, "--listen", address, "--advertise", address])
         with self.config.open("a", encoding="utf-8") as file:
             # 64 senders are paired within a minute, and the folder may be in memory, which may have no GiB to keep
             # free.
             file.write('tries-per-minute = 1000\nmin-free = "0"\n')
+
+    @property
+    def place(self) -> list[str | Path]:
+        """The words of `init` that tell where the store is."""
+        return ["--store", self._store]
 
     @property
     def program(self) -> list[str | Path]:

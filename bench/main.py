@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from bench import (
+    buckets,
     files,
     increments,
     levels,
@@ -107,6 +108,14 @@ def _files(results: Results, streams: Streams, folder: Path, *, quick: bool) -> 
     files.file_reading(results, folder, _say, quick=quick)
 
 
+def _bucket(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    buckets.transfers(results, streams, folder, _say)
+
+
+def _bucket_many(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    buckets.many(results, streams, folder, _say, quick=quick)
+
+
 #: In their order: `stages` compares with what the parts before it have measured.
 _PARTS: Final[dict[str, _Part]] = {
     "transfers": _transfers,
@@ -121,9 +130,11 @@ _PARTS: Final[dict[str, _Part]] = {
     "wires": _wires,
     "year": _year,
     "files": _files,
+    "bucket": _bucket,
+    "bucket-many": _bucket_many,
     "long": _long,
 }
-_OPT_IN: Final = ("prune", "wires", "files", "long")
+_OPT_IN: Final = ("prune", "wires", "files", "bucket", "bucket-many", "long")
 
 
 def main() -> int:

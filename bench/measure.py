@@ -35,9 +35,10 @@ TIMEOUT: Final = 900.0
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _LISTEN: Final = "0A"
 
-#: The two ends.
+#: The two ends, and what is behind the storage host if its store is in a bucket.
 ZFS_HOST: Final = "ZFS host"
 STORAGE: Final = "storage host"
+OBJECT_STORE: Final = "object store"
 
 
 class BenchError(Exception):
@@ -65,7 +66,9 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One measured run. `stored`: bytes that the storage host keeps of it; 0: nothing, or not known."""
+    """One measured run. `stored`: bytes that the storage host keeps of it; 0: nothing, or not known. `object_store`:
+    the cost there, if the run had one.
+    """
 
     seconds: float
     zfs_host: Cost
@@ -73,9 +76,10 @@ class Run:
     wire: int
     others: float
     stored: int = 0
+    object_store: Cost = Cost(0.0, 0)
 
     def cost(self, end: str) -> Cost:
-        return self.zfs_host if end == ZFS_HOST else self.storage
+        return {ZFS_HOST: self.zfs_host, STORAGE: self.storage, OBJECT_STORE: self.object_store}[end]
 
 
 # --- processes -------------------------------------------------------------------------------------------------
@@ -209,8 +213,7 @@ class Service:
     def cpu(self) -> float:
         """CPU seconds so far, with those of its ended children; waits for the others to end."""
         wait_for(lambda: len(list(_tree([self.pid]))) == 1, f"the children of {self._argv[0]} to end", self._look)
-        fields = _stat(self.pid)
-        return sum(map(int, fields[11:15])) / _TICKS
+        return cpu_of(self.pid)
 
     def resident(self) -> int:
         """Bytes of memory now."""
@@ -302,8 +305,11 @@ class Measurement:
 
     def run(self) -> Run:
         """Return the measurements, after the block."""
-        zfs_host, storage = (Cost(self.cpu[end], self._peaks[end]) for end in (ZFS_HOST, STORAGE))
-        return Run(self.seconds, zfs_host, storage, self.wire, max(0.0, self.busy - sum(self.cpu.values())))
+        zfs_host, storage, object_store = (
+            Cost(self.cpu[end], self._peaks[end]) for end in (ZFS_HOST, STORAGE, OBJECT_STORE)
+        )
+        others = max(0.0, self.busy - sum(self.cpu.values()))
+        return Run(self.seconds, zfs_host, storage, self.wire, others, object_store=object_store)
 
     def _sample(self) -> None:
         pause = SAMPLE
@@ -411,6 +417,11 @@ def written(pid: int) -> int:
             if line.startswith("wchar:"):
                 return int(line.split()[1])
     return 0
+
+
+def cpu_of(pid: int) -> float:
+    """CPU seconds of a process so far, with those of its ended children."""
+    return sum(map(int, _stat(pid)[11:15])) / _TICKS
 
 
 def _stat(pid: int) -> list[str]:

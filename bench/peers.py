@@ -99,7 +99,7 @@ class Ssh:
         words += ["-o", f"UserKnownHostsFile={self._folder}/known_hosts", "-o", "BatchMode=yes"]
         if cipher is not None:
             words += ["-c", cipher]
-        return shlex.join([*words, f"{getpass.getuser()}@127.0.0.1", shlex.join(_bash(remote))])
+        return shlex.join([*words, f"{getpass.getuser()}@127.0.0.1", shlex.join(bash(remote))])
 
 
 class Peers:
@@ -156,7 +156,7 @@ class Peers:
         port = free_port()
         give = f"nc -N -l 127.0.0.1 {port} <{shlex.quote(str(kept))}"
         take = f"nc 127.0.0.1 {port} </dev/null | zstd -q -dc >/dev/null"
-        return transfer(_bash(take), _bash(give), port=port, cwd=self._folder, cores=self._cores)[0]
+        return transfer(bash(take), bash(give), port=port, cwd=self._folder, cores=self._cores)[0]
 
     # --- how -----------------------------------------------------------------------------------------------
 
@@ -165,9 +165,9 @@ class Peers:
     ) -> Run:
         for name in ("raw", _SENT, _RECEIVED, _FILE):
             (self._folder / name).unlink(missing_ok=True)
-        receiving = receive if isinstance(receive, Service) else _bash(receive)
+        receiving = receive if isinstance(receive, Service) else bash(receive)
         run, _output = transfer(
-            _bash(send), receiving, source=stream.path, port=port, cwd=self._folder, cores=self._cores
+            bash(send), receiving, source=stream.path, port=port, cwd=self._folder, cores=self._cores
         )
         return replace(run, stored=self._check(stream, compress))
 
@@ -195,7 +195,8 @@ def _keep_verified(tools: Tools, compress: bool) -> str:
     return f"tee {_FILE} | {decode}{tools.sums} >{_RECEIVED}; sync {_FILE}"
 
 
-def _bash(script: str) -> Sequence[str]:
+def bash(script: str) -> Sequence[str]:
+    """Return the command line that runs a script, which ends with its first error."""
     return ["bash", "-c", f"set -e -o pipefail; {script}"]
 
 

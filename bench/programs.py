@@ -45,7 +45,7 @@ def need() -> None:
     if lacking:
         msg = f"this machine lacks: {' '.join(lacking)} (Debian's names); please install them"
         raise BenchError(msg)
-    if "OpenBSD netcat" not in _says(["nc", "-h"]):
+    if "OpenBSD netcat" not in says(["nc", "-h"]):
         msg = "nc is not OpenBSD's netcat (Debian: netcat-openbsd), whose options are meant here"
         raise BenchError(msg)
 
@@ -59,13 +59,13 @@ def find(program: str) -> str:
 def versions() -> dict[str, str]:
     """Return the versions that the programs print."""
     return {
-        "zstd": _says(["zstd", "-V"]).partition(" v")[2].partition(",")[0],
-        "ssh": _says(["ssh", "-V"]).partition(",")[0],
-        "nc": _says(["nc", "-h"]).partition("\n")[0],
-        "mbuffer": _says(["mbuffer", "-V"]).partition("\n")[0].removeprefix("mbuffer version "),
+        "zstd": says(["zstd", "-V"]).partition(" v")[2].partition(",")[0],
+        "ssh": says(["ssh", "-V"]).partition(",")[0],
+        "nc": says(["nc", "-h"]).partition("\n")[0],
+        "mbuffer": says(["mbuffer", "-V"]).partition("\n")[0].removeprefix("mbuffer version "),
     }
 
 
-def _says(argv: list[str]) -> str:
+def says(argv: list[str]) -> str:
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     return (done.stdout + done.stderr).decode(errors="replace").strip()

@@ -101,6 +101,11 @@ class Streams:
         return self._make(f"kind-{number}", data.any_pool(number), min(size, self._size))
 
     @cached_property
+    def longer(self) -> Stream:
+        """One of which many are pushed at once, and of which more is stored than the sender's window has."""
+        return self._make("longer", self._compressible, min(192 * MIB, self._size // 4))
+
+    @cached_property
     def _compressible(self) -> bytes:
         return data.compressible_pool()
 

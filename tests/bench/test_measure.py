@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.measure import Child, Cores, new_peak, on_core, transfer, written
+from bench.measure import OBJECT_STORE, Child, Cores, Measurement, new_peak, on_core, transfer, written
 
 
 def where() -> list[str]:
@@ -58,3 +58,12 @@ def test_written_bytes_of_a_process_count_and_a_gone_one_has_none() -> None:
     child = Child(["true"])
     child.wait()
     assert written(child.pid) == 0
+
+
+def test_what_an_object_store_takes_counts_for_neither_end_nor_for_others() -> None:
+    with Measurement({OBJECT_STORE: [os.getpid()]}) as measured:
+        measured.child(["true"])
+        measured.cpu[OBJECT_STORE] = 1000.0
+    run = measured.run()
+    assert run.cost(OBJECT_STORE).cpu == 1000.0
+    assert (run.storage.cpu, run.others) == (0.0, 0.0)
