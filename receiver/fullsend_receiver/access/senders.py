@@ -21,7 +21,7 @@ from fullsend_protocol.wire.certificate import fingerprint
 from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.access.identity import is_certificate
 from fullsend_receiver.store.api import Store, update
-from fullsend_receiver.store.errors import StoreError
+from fullsend_receiver.store.errors import StoreError, StoreUnreadable
 
 _TABLE: Final = "senders.json"
 _INVITATIONS: Final = "invitations.json"
@@ -286,6 +286,8 @@ def _read_invitations(store: Store) -> list[_Invited]:
 def _read(store: Store, name: str, kind: type[_Row]) -> list[_Row]:
     try:
         found = store.documents.get(name)
+    except StoreUnreadable:  # it names the object, and says whether to try again
+        raise
     except OSError as error:
         raise _unreadable(store, name, reason(error)) from None
     return _rows(store, name, kind, found.data if found else None)

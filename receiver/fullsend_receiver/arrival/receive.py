@@ -35,7 +35,7 @@ from fullsend_receiver.arrival.overruns import OverrunRecord
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.store.api import Upload
 from fullsend_receiver.store.durable import FULL
-from fullsend_receiver.store.errors import PartialDamaged, StoreError
+from fullsend_receiver.store.errors import PartialDamaged, StoreError, StoreFull
 from fullsend_receiver.store.journal import Batch, Standing
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.workers import Workers, uncancelled
@@ -112,7 +112,7 @@ class Receiving:
             return Stored(receipt=known)
         try:
             partial, standing = await self._begin()
-        except OSError:
+        except (StoreFull, OSError):
             # There may be no room even for a journal; a stream that is already stored needs none.
             known = await self._workers.run_to_end(lambda: already_stored(self._catalogues, self._sender, self._push))
             if known is None:
@@ -176,7 +176,7 @@ class Receiving:
         """End the upload. That it cannot be deleted must not hide how the stream ended."""
         try:
             partial.close(keep=keep)
-        except OSError as error:
+        except (StoreError, OSError) as error:
             what = printable(f"{self._push.dataset}@{self._push.snapshot}")
             log.warning("%s: what has arrived of it cannot be deleted: %s", what, error)
 

@@ -72,7 +72,11 @@ class ManifestError(StoreError):
 
 
 def disk_error(error: OSError) -> StoreError:
-    """Return what an error of the store's disk means, in one line for a person: the reason, and what to do."""
+    """Return what an error of the store's disk means, in one line for a person: the reason, and what to do. That of an
+    object store says so itself.
+    """
+    if isinstance(error, StoreError):
+        return error
     why = reason(error)
     at = f", {error.filename}" if error.filename is not None else ""
     if error.errno in FULL:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from fullsend_protocol.shared.errors import ErrorCode
-from fullsend_receiver.store.errors import StoreUnreadable
+from fullsend_receiver.store.errors import StoreFull, StoreUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +24,10 @@ class BucketBusy(BucketError):  # noqa: N818 - reads as an adjective
     """The object store is overloaded, fails, or cannot be reached: that may pass, so a sender tries again."""
 
     code = ErrorCode.LIMIT
+
+
+class BucketFull(BucketError, StoreFull):  # noqa: N818 - reads as an adjective
+    """The object store has no room, or the bucket's quota is used up: what is stored can still be read."""
 
 
 @dataclass(frozen=True, slots=True)

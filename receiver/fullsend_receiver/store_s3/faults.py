@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from fullsend_protocol.shared.units import printable
-from fullsend_receiver.store_s3.bucket import BucketBusy, BucketError
+from fullsend_receiver.store_s3.bucket import BucketBusy, BucketError, BucketFull
 
 #: What to do about an error, by the code that the object store answers with.
 _BY_CODE: Final = {
@@ -17,7 +17,7 @@ _BY_CODE: Final = {
     "NoSuchBucket": "the bucket does not exist: create it, or correct its name",
     "NoSuchUpload": "another daemon has discarded the upload: its sender begins anew",
     "PermanentRedirect": "the bucket is at another endpoint, or in another region: name that",
-    "QuotaExceeded": "the bucket is full: raise its quota, or remove streams",
+    "QuotaExceeded": "the bucket is full: raise its quota",
     "RequestExpired": "the clocks differ too much: set this host's clock",
     "RequestTimeTooSkewed": "the clocks differ too much: set this host's clock",
     "ServiceUnavailable": "the object store is overloaded or down: try again later",
@@ -32,11 +32,14 @@ _BY_STATUS: Final = {
     403: "the credentials are refused: see them, their rights, and this host's clock",
     500: "the object store fails: see its log",
     503: _BY_CODE["ServiceUnavailable"],
-    507: _BY_CODE["QuotaExceeded"],
+    507: "the object store is full: give it room",
 }
 #: What may have passed at the next try, by HTTP status and by the code of S3 (error responses of the S3 API).
 _PASSING: Final = frozenset({429, 500, 502, 503, 504})
 _PASSING_CODES: Final = frozenset({"InternalError", "NoSuchUpload", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
+#: What says that there is no room: Ceph's code of a quota, and the status of full disks (MinIO's, for example).
+_FULL_STATUS: Final = 507
+_FULL_CODES: Final = frozenset({"QuotaExceeded"})
 
 
 def refused(where: str, action: str, status: int, code: str) -> BucketError:
@@ -44,7 +47,11 @@ def refused(where: str, action: str, status: int, code: str) -> BucketError:
     of HTTP; `code`: of S3.
     """
     advice = _BY_CODE.get(code) or _BY_STATUS.get(status) or "see the log of the object store"
-    kind = BucketBusy if status in _PASSING or code in _PASSING_CODES else BucketError
+    kind = BucketError
+    if status == _FULL_STATUS or code in _FULL_CODES:
+        kind = BucketFull
+    elif status in _PASSING or code in _PASSING_CODES:
+        kind = BucketBusy
     return kind(f"{printable(where)}: {action} is refused ({status} {printable(code)}): {advice}")
 
 

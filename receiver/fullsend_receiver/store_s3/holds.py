@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store_s3 import keys
+from fullsend_receiver.store_s3.documents import as_documents
 
 if TYPE_CHECKING:
     from fullsend_receiver.store_s3.bucket import Bucket, BucketObject
@@ -36,7 +37,8 @@ class BucketHold:
         """Add a stream. See `Hold.add`."""
         if file not in self._files:
             self._files[file] = None
-            self._put(ended=False)
+            with as_documents():
+                self._put(ended=False)
 
     def close(self) -> None:
         """End the hold. See `Hold.close`."""

@@ -15,6 +15,8 @@ from fullsend_receiver.store.errors import (
     StoreReadOnly,
     disk_error,
 )
+from fullsend_receiver.store_s3.bucket import BucketBusy
+from fullsend_receiver.store_s3.documents import DocumentAway
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,12 @@ def test_an_error_of_the_disk_is_one_line_with_what_to_do(number: int, kind: typ
     assert type(error) is kind
     assert str(error) == says
     assert "[Errno" not in str(disk_error(OSError(number, os.strerror(number))))
+
+
+def test_an_error_of_an_object_store_says_itself_what_it_means() -> None:
+    error = DocumentAway(BucketBusy("s3://b: GetObject is refused (503 SlowDown): try again later"))
+    assert disk_error(error) is error
+    assert error.code is ErrorCode.LIMIT
 
 
 def test_a_missing_permission_names_the_user() -> None:

@@ -3,6 +3,13 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import pytest
+from tests.receiver.buckets import SteppedBucket
+
+from fullsend_protocol.shared.errors import ErrorCode
+from fullsend_receiver.store.durable import FULL
+from fullsend_receiver.store.errors import StoreUnreadable
+from fullsend_receiver.store_s3 import faults
 from fullsend_receiver.store_s3.documents import BucketDocuments
 
 if TYPE_CHECKING:
@@ -32,3 +39,25 @@ def test_older_half_is_dropped_at_a_line(bucket: MemoryBucket) -> None:
 def test_document_lies_in_the_state(bucket: MemoryBucket) -> None:
     assert BucketDocuments(bucket).put("notes.json", b"x", if_match=None)
     assert bucket.get(".state/notes.json") is not None
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "told"),
+    [
+        (503, "SlowDown", ErrorCode.LIMIT),
+        (403, "AccessDenied", ErrorCode.STORE),
+        (403, "QuotaExceeded", ErrorCode.SPACE),
+    ],
+)
+def test_document_that_cannot_be_written_is_an_error_as_of_a_disk(
+    bucket: MemoryBucket, status: int, code: str, told: ErrorCode
+) -> None:
+    def refuse(name: str) -> None:
+        raise faults.refused("s3://memory/key", name, status, code)
+
+    documents = BucketDocuments(SteppedBucket(bucket, refuse))
+    with pytest.raises(OSError, match=f"is refused .{status} {code}.: ") as error:
+        documents.put("notes.json", b"x", if_match=None)
+    assert isinstance(error.value, StoreUnreadable)
+    assert error.value.code is told
+    assert (error.value.errno in FULL) == (told is ErrorCode.SPACE)

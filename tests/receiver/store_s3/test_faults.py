@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from fullsend_protocol.shared.errors import ErrorCode
+from fullsend_receiver.store.errors import StoreFull
 from fullsend_receiver.store_s3 import faults
 
 
@@ -18,13 +19,16 @@ from fullsend_receiver.store_s3 import faults
         (404, "NoSuchUpload", "begins anew"),
         (403, "", "credentials are refused"),
         (418, "Teapot", "see the log of the object store"),
+        (403, "QuotaExceeded", "raise its quota"),
+        (507, "XMinioStorageFull", "the object store is full: give it room"),
     ],
 )
 def test_refusal_is_one_line_with_what_to_do(status: int, code: str, advice: str) -> None:
     error = faults.refused("s3://b/key", "PutObject", status, code)
-    assert error.code is (
-        ErrorCode.LIMIT if status == 503 or code == "NoSuchUpload" else ErrorCode.STORE
-    )  # a sender retries the former
+    passing = status == 503 or code == "NoSuchUpload"  # a sender retries these
+    full = status == 507 or code == "QuotaExceeded"
+    assert error.code is (ErrorCode.LIMIT if passing else ErrorCode.SPACE if full else ErrorCode.STORE)
+    assert isinstance(error, StoreFull) == full
     assert str(error).startswith(f"s3://b/key: PutObject is refused ({status} {code}): ")
     assert advice in str(error)
     assert "\n" not in str(error)

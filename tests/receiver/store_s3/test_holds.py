@@ -4,9 +4,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.receiver.buckets import FILE
+from tests.receiver.buckets import FILE, SteppedBucket
 
-from fullsend_receiver.store_s3 import keys
+from fullsend_receiver.store_s3 import faults, keys
 from fullsend_receiver.store_s3.holds import BucketHold, held
 
 if TYPE_CHECKING:
@@ -56,3 +56,13 @@ def test_hold_of_the_future_counts(bucket: MemoryBucket, monkeypatch: pytest.Mon
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now - 10 * HOUR)
     assert held(bucket) == {FILE}
+
+
+def test_hold_that_cannot_be_written_is_an_error_as_of_a_disk(bucket: MemoryBucket) -> None:
+    """Its reader goes on then: a full store can be read."""
+
+    def refuse(name: str) -> None:
+        raise faults.refused("s3://memory/key", name, 403, "QuotaExceeded")
+
+    with pytest.raises(OSError, match="the bucket is full"):
+        BucketHold(SteppedBucket(bucket, refuse)).add(FILE)
