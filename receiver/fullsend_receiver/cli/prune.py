@@ -55,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.maintenance.plans import rules_of
     from fullsend_receiver.maintenance.prune import Judged, Pruner, newest_reception
     from fullsend_receiver.maintenance.trash import expire_trash
+    from fullsend_receiver.store.errors import disk_error
     from fullsend_receiver.store.event_recorder import recording_command
 
     settings, store = open_store(options)
@@ -99,11 +100,19 @@ def run(options: argparse.Namespace) -> int:
             with showing(progress, sys.stderr, when) as line:
                 for name in senders:
                     progress.label = name
-                    for event in pruner.prune(name, dataset, dry_run=options.dry_run, yes_more=options.yes_more):
-                        if isinstance(event, Judged):
-                            progress.add(1, 0)
+                    try:
+                        for event in pruner.prune(name, dataset, dry_run=options.dry_run, yes_more=options.yes_more):
+                            if isinstance(event, Judged):
+                                progress.add(1, 0)
+                            with line.aside():
+                                pruned.add(event)
+                    except (OutputFailed, BrokenPipeError):
+                        raise
+                    except (FullsendError, OSError) as error:  # the others do not wait for it
+                        why = disk_error(error) if isinstance(error, OSError) else error
+                        pruned.fail(name)
                         with line.aside():
-                            pruned.add(event)
+                            complain(printable(f"{name}: its prune has failed: {why}"))
             pruned.sum_up()
             if not options.dry_run:
                 pruned.report()

@@ -55,6 +55,11 @@ class Pruned:
                 say = complain if event.failed else self.note
                 say(printable(f"{_named(event.sender, event.merge)}: not merged: {event.why}"))
 
+    def fail(self, sender: str) -> None:
+        """The prune of a sender has ended with an error."""
+        self.failed = True
+        self._stopped.add(sender)
+
     def note(self, what: str) -> None:
         """Print a line for people."""
         print_note(what)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
+from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
@@ -218,12 +219,11 @@ class _SenderPrune:
             self._note(first, stopped, suspects, holdings.last_sequence)
             if self._yes_more and first.drops:
                 self._write_early()
-            merged = [each for each in first.drops if each.rule == "superseded"]
-            if merged:
-                keeps = self._pruner.rules.keeps_merged(self._store)
-                self._drop(merged, names, stopped, done, self._pruner.merged_trash if keeps else None)
-            others = [each for each in first.drops if each.rule != "superseded"]
-            self._drop(others, names, stopped, done, self._pruner.trash)
+            try:
+                self._drop_all(first, names, stopped, done)
+            except (FullsendError, OSError):
+                yield from self._results(part, first, done, dry_run=False)  # what is gone by then is told, too
+                raise
         yield from self._results(part, first, done, dry_run=dry_run)
         for dataset, why in sorted(stopped.items()):
             if why is not NOT_ASKED:
@@ -233,6 +233,14 @@ class _SenderPrune:
         for chain in first.held:
             if stopped.get(chain.dataset) is not NOT_ASKED:
                 yield ChainHeld(self._sender, chain)
+
+    def _drop_all(self, first: Plan, names: set[str], stopped: dict[str, str], done: _Done) -> None:
+        merged = [each for each in first.drops if each.rule == "superseded"]
+        if merged:
+            keeps = self._pruner.rules.keeps_merged(self._store)
+            self._drop(merged, names, stopped, done, self._pruner.merged_trash if keeps else None)
+        others = [each for each in first.drops if each.rule != "superseded"]
+        self._drop(others, names, stopped, done, self._pruner.trash)
 
     def _seconds(self, merge: Merge) -> float:
         """Return how long a merge takes, about: at the pace of the last one, and at no more than `merge-rate`."""

@@ -22,6 +22,7 @@ from fullsend_receiver.maintenance.merging import Merger
 from fullsend_receiver.maintenance.trash import trash_name
 from fullsend_receiver.store.event_journal import EventPlace
 from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store_s3.bucket import BucketBusy
 
 DAY = 86400.0
 CHAIN = chain_named("t1-plain")
@@ -270,6 +271,37 @@ def test_a_trash_that_cannot_be_deleted_is_a_failure_and_keeps_nothing_else_from
     assert done.returncode == 1
     assert "the trash cannot be deleted: " in done.stderr
     assert len(files(receiver)) == 3
+
+
+def test_a_sender_whose_prune_fails_keeps_no_other_from_its_own(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What went before the failure is told, as what goes without one."""
+    nights(receiver, 9)
+    for _name, raw in CHAIN.run(None, 2):
+        store_stream(LocalStore(receiver.store), "beta", raw)
+    write_policy(receiver, "last = 1\nminimum-count = 0\nminimum-age = '0s'\n", merge="off")
+    monkeypatch.setattr(prune, "_BATCH", 2)
+    monkeypatch.setattr(prune, "_BATCHES", 100)
+    real = LocalStore.remove
+    removals: list[str] = []
+
+    def remove(self: LocalStore, choose: Any, *, trash: str | None = None) -> list[PurePosixPath]:
+        removals.append("one")
+        if len(removals) == 2:
+            raise BucketBusy("s3://b: PutObject is refused (503 SlowDown): try again later")
+        return real(self, choose, trash=trash)
+
+    monkeypatch.setattr(LocalStore, "remove", remove)
+    done = receiver.fullsendd("prune", "--json", "--yes-more")
+    assert done.returncode == 1
+    said = "alpha: its prune has failed: s3://b: PutObject is refused (503 SlowDown): try again later\n"
+    assert done.stderr.count(said) == 1
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert sum(row["dropped"] for row in rows) == 2
+    assert {row["sender"] for row in rows} == {"alpha", "beta"}
+    assert receiver.fullsendd("prune", "--yes-more").returncode == 0
+    assert len([file for file in files(receiver) if file.startswith("alpha/")]) == 2
 
 
 # --- merging ----------------------------------------------------------------------------------------------------
