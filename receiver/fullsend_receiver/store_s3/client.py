@@ -54,6 +54,18 @@ _NO_LOCK: Final = frozenset(
 #: Seconds of a day, and days of a year, as a default retention counts them.
 _DAY: Final = 86400.0
 _YEAR: Final = 365
+#: The codes for credentials that do not count, or no more. An answer to HEAD has the status alone.
+_STALE: Final = frozenset(
+    {
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidToken",
+        "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
+        "400",
+        "403",
+    }
+)
 #: Keys of one page of a LIST: the most that S3 allows. A page may have fewer.
 _PAGE: Final = 1000
 
@@ -87,7 +99,10 @@ class BotoBucket:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self.where = f"s3://{bucket}/{prefix}".rstrip("/")
-        self._client, self._errors = _client(access or Access())
+        self._access = access or Access()
+        self._client, self._session, self._errors = _client(self._access)
+        self._renewing = threading.Lock()
+        self._renewals = 0
         self._quotes = False  # whether If-Match wants the ETag in quotes
         self._quoting = threading.Lock()
 
@@ -372,8 +387,16 @@ class BotoBucket:
         where = self.where if key is None else f"{self.where}/{key}"
         if key is not None:
             said["Key"] = self._prefix + key
+        renewals = self._renewals
         try:
-            return call(Bucket=self._bucket, **said), ""
+            try:
+                return call(Bucket=self._bucket, **said), ""
+            except self._errors.ClientError as error:
+                code = str(error.response.get("Error", {}).get("Code", ""))
+                if code in passed or code not in _STALE or not self._renew(renewals):
+                    raise
+            again: Callable[..., _T] = getattr(self._client, call.__name__)
+            return again(Bucket=self._bucket, **said), ""
         except self._errors.ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
             if code in passed:
@@ -385,9 +408,27 @@ class BotoBucket:
         except self._errors.BotoCoreError as error:
             raise faults.unreachable(where, action, str(error)) from None
 
+    def _renew(self, refused: int) -> bool:
+        """Look for other credentials than those that were refused: a person may have renewed their file. `refused`: how
+        often that had happened when they were used. Returns: whether there are any.
+        """
+        if self._access.access_key is not None:
+            return False
+        with self._renewing:
+            if self._renewals != refused:
+                return True  # another thread was first
+            client, session, _errors = _client(self._access)
+            found = [each.get_credentials() for each in (session, self._session)]
+            keys = [None if each is None else each.get_frozen_credentials() for each in found]
+            if keys[0] == keys[1]:
+                return False
+            self._client, self._session = client, session
+            self._renewals += 1
+            return True
 
-def _client(access: Access) -> tuple[Any, Any]:
-    """Return a client of boto3, and the module of its errors."""
+
+def _client(access: Access) -> tuple[Any, Any, Any]:
+    """Return a client of boto3, its session, and the module of its errors."""
     try:
         import boto3
         import botocore.config
@@ -426,7 +467,7 @@ def _client(access: Access) -> tuple[Any, Any]:
         )
     except (botocore.exceptions.BotoCoreError, ValueError) as error:
         raise BucketError(f"no client for {access.endpoint or 'AWS'}: {str(error).splitlines()[0]}") from None
-    return client, botocore.exceptions
+    return client, session, botocore.exceptions
 
 
 def _checksum(data: bytes) -> dict[str, str]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -168,6 +170,45 @@ def test_refusal_is_one_line(server: Server, answer: Answer, line: str) -> None:
 def test_request_is_repeated_while_the_store_is_overloaded(server: Server) -> None:
     server.answers = [refusal(503, "SlowDown"), OK]
     assert server.bucket(attempts=2).put("key", b"data") == "e1"
+
+
+def write_keys(file: Path, key: str) -> None:
+    file.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = s\n", encoding="ascii")
+
+
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with credentials, which are the only ones."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    file = tmp_path / "credentials"
+    write_keys(file, "first")
+    return file
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch"])
+def test_credentials_that_are_refused_are_read_again(server: Server, keys: Path, code: str) -> None:
+    """A person has renewed the file: nothing has to be restarted."""
+    bucket = server.bucket(credentials_file=str(keys), access_key=None, secret_key=None)
+    server.answers = [OK, refusal(403, code), OK, OK]
+    bucket.put("key", b"data")
+    write_keys(keys, "other")
+    assert bucket.put("key", b"data") == "e1"
+    assert bucket.put("key", b"data") == "e1"
+    used = [
+        headers["authorization"].partition("Credential=")[2].partition("/")[0] for _m, _p, headers, _b in server.seen
+    ]
+    assert used == ["first", "first", "other", "other"]
+
+
+def test_credentials_that_are_refused_and_the_same_are_an_error(server: Server, keys: Path) -> None:
+    bucket = server.bucket(credentials_file=str(keys), access_key=None, secret_key=None)
+    server.answers = [refusal(403, "InvalidAccessKeyId")]
+    with pytest.raises(BucketError, match="does not know the access key"):
+        bucket.put("key", b"data")
+    server.answers = [(403, {}, b"")]
+    with pytest.raises(BucketError, match="the credentials are refused"):
+        bucket.head("key")
 
 
 def test_body_that_breaks_off_is_an_error(server: Server) -> None:
