@@ -470,7 +470,8 @@ class Answers:
             self._hold.add(stored.file)
         except OSError as error:  # a disk that is full, or read-only, must not prevent a restore
             log.warning("%s: %s is read, and a prune cannot see that: %s", self._peer, stored.file, error)
-        self._store.wait_for_removals()
+        else:
+            self._store.wait_for_removals()
 
     async def _pages(
         self, items: Iterable[_Item], most: int, page_of: Callable[[Sequence[_Item]], Message]

@@ -30,6 +30,10 @@ class BucketFull(BucketError, StoreFull):  # noqa: N818 - reads as an adjective
     """The object store has no room, or the bucket's quota is used up: what is stored can still be read."""
 
 
+class BucketUnusable(BucketError, OSError):  # noqa: N818 - reads as an adjective
+    """The same where the interface of a store promises an OSError; `code` is that of the reason."""
+
+
 @dataclass(frozen=True, slots=True)
 class BucketObject:
     """An object. `etag`: without quotes; `modified`: seconds since the epoch, by the object store's clock."""

@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fullsend_receiver.store.api import Document, update
-from fullsend_receiver.store_s3.bucket import Bucket, BucketError, BucketFull
+from fullsend_receiver.store_s3.bucket import Bucket
+from fullsend_receiver.store_s3.faults import as_disk_errors
 from fullsend_receiver.store_s3.keys import STATE
-
-
-class DocumentAway(BucketError, OSError):  # noqa: N818 - reads as what it says
-    """A document cannot be read, or not be written: an OSError, as `Documents` says, with the object store's reason."""
-
-    def __init__(self, error: BucketError) -> None:
-        """`error`: the reason. Of a full bucket `errno` is that of a full disk."""
-        super().__init__(str(error))
-        self.code = error.code
-        if isinstance(error, BucketFull):
-            self.errno = errno.EDQUOT
-
-
-@contextlib.contextmanager
-def as_documents() -> Iterator[None]:
-    """Requests for small things that may fail, and the caller goes on. Raises: DocumentAway in place of BucketError."""
-    try:
-        yield
-    except BucketError as error:
-        raise DocumentAway(error) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +18,19 @@ class BucketDocuments:
 
     def get(self, name: str) -> Document | None:
         """Read a document. See `Documents.get`."""
-        with as_documents():
+        with as_disk_errors():
             found = self.bucket.get(STATE + name)
         return None if found is None else Document(found.data, found.etag)
 
     def version(self, name: str) -> object:
         """Return its ETag. See `Documents.version`."""
-        with as_documents():
+        with as_disk_errors():
             found = self.bucket.head(STATE + name)
         return None if found is None else found.etag
 
     def put(self, name: str, data: bytes, *, if_match: str | None) -> bool:
         """Replace a document. See `Documents.put`."""
-        with as_documents():
+        with as_disk_errors():
             return self.bucket.put(STATE + name, data, if_absent=if_match is None, if_match=if_match) is not None
 
     def append(self, name: str, line: bytes, *, most: int) -> None:

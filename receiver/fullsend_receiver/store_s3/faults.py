@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+from collections.abc import Iterator
 from typing import Final
 
 from fullsend_protocol.shared.units import printable
-from fullsend_receiver.store_s3.bucket import BucketBusy, BucketError, BucketFull
+from fullsend_receiver.store_s3.bucket import BucketBusy, BucketError, BucketFull, BucketUnusable
 
 #: What to do about an error, by the code that the object store answers with.
 _BY_CODE: Final = {
@@ -72,3 +75,18 @@ def no_credentials(where: str) -> BucketError:
 def no_library() -> BucketError:
     """Return the error for an installation without the client library."""
     return BucketError("a store in a bucket needs boto3: install it with `pip install 'fullsend[s3]'`")
+
+
+@contextlib.contextmanager
+def as_disk_errors() -> Iterator[None]:
+    """For what the interface of a store lets fail as on a disk: callers go on without it. Raises: BucketUnusable in
+    place of BucketError.
+    """
+    try:
+        yield
+    except BucketError as error:
+        raised = BucketUnusable(str(error))
+        raised.code = error.code
+        if isinstance(error, BucketFull):
+            raised.errno = errno.EDQUOT  # as a full disk
+        raise raised from None

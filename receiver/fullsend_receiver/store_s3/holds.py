@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store_s3 import keys
-from fullsend_receiver.store_s3.documents import as_documents
+from fullsend_receiver.store_s3.faults import as_disk_errors
 
 if TYPE_CHECKING:
     from fullsend_receiver.store_s3.bucket import Bucket, BucketObject
@@ -37,7 +37,7 @@ class BucketHold:
         """Add a stream. See `Hold.add`."""
         if file not in self._files:
             self._files[file] = None
-            with as_documents():
+            with as_disk_errors():
                 self._put(ended=False)
 
     def close(self) -> None:

@@ -55,6 +55,7 @@ from fullsend_receiver.store_s3 import (
 from fullsend_receiver.store_s3.blob import BucketBlob
 from fullsend_receiver.store_s3.bucket import Bucket, BucketError
 from fullsend_receiver.store_s3.documents import BucketDocuments
+from fullsend_receiver.store_s3.faults import as_disk_errors
 from fullsend_receiver.store_s3.holds import BucketHold, held
 from fullsend_receiver.store_s3.journals import BucketJournal, JournalWriter
 from fullsend_receiver.store_s3.manifests import ManifestObject
@@ -272,11 +273,13 @@ class BucketStore:
     def recover(self) -> list[str]:
         """See `Store.recover`."""
         # Removals first: a dead process that was choosing what to remove would keep the commit of a merge waiting.
-        return removals.finish_removals(self.bucket) + recovery.recover(self.bucket, self._open.has, self._patience)
+        with as_disk_errors():
+            return removals.finish_removals(self.bucket) + recovery.recover(self.bucket, self._open.has, self._patience)
 
     def recover_merges(self) -> list[str]:
         """See `Store.recover_merges`."""
-        return recovery.recover_merges(self.bucket, self._open.has, self._patience)
+        with as_disk_errors():
+            return recovery.recover_merges(self.bucket, self._open.has, self._patience)
 
     def alone(self, work: str) -> AbstractContextManager[bool]:
         """See `Store.alone`: among the processes of this host."""

@@ -15,8 +15,8 @@ from fullsend_receiver.store.errors import (
     StoreReadOnly,
     disk_error,
 )
-from fullsend_receiver.store_s3.bucket import BucketBusy
-from fullsend_receiver.store_s3.documents import DocumentAway
+from fullsend_receiver.store_s3.bucket import BucketBusy, BucketUnusable
+from fullsend_receiver.store_s3.faults import as_disk_errors
 
 
 @pytest.mark.parametrize(
@@ -63,9 +63,10 @@ def test_an_error_of_the_disk_is_one_line_with_what_to_do(number: int, kind: typ
 
 
 def test_an_error_of_an_object_store_says_itself_what_it_means() -> None:
-    error = DocumentAway(BucketBusy("s3://b: GetObject is refused (503 SlowDown): try again later"))
-    assert disk_error(error) is error
-    assert error.code is ErrorCode.LIMIT
+    with pytest.raises(BucketUnusable) as raised, as_disk_errors():
+        raise BucketBusy("s3://b: GetObject is refused (503 SlowDown): try again later")
+    assert disk_error(raised.value) is raised.value
+    assert raised.value.code is ErrorCode.LIMIT
 
 
 def test_a_missing_permission_names_the_user() -> None:

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.receiver import crash
-from tests.receiver.buckets import KEY, PUSH, MemoryBucket, arriving, names, store_in
+from tests.receiver.buckets import KEY, PUSH, MemoryBucket, SteppedBucket, arriving, names, store_in
 from tests.receiver.helpers import SENDER, take
 
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.store.opened import open_offer
-from fullsend_receiver.store_s3 import keys
+from fullsend_receiver.store_s3 import faults, keys
 from fullsend_receiver.store_s3.bucket import BucketError, Fetched
 from fullsend_receiver.store_s3.partials import ORPHAN_AGE
 from fullsend_receiver.store_s3.stores import BucketStore
@@ -106,3 +106,14 @@ def test_upload_that_cannot_be_examined_is_left(
         assert other.recover() == []
     assert "is left to the next push" in caplog.text
     assert names(bucket) == before
+
+
+def test_recovery_in_a_full_bucket_fails_as_on_a_full_disk(bucket: MemoryBucket, tmp_path: Path) -> None:
+    """A daemon starts all the same, and streams can be restored."""
+
+    def refuse(name: str) -> None:
+        raise faults.refused("s3://memory/key", name, 403, "QuotaExceeded")
+
+    bucket.put(keys.REMOVING, b'{"format": 1, "state": "choosing"}')
+    with pytest.raises(OSError, match="the bucket is full"):
+        store_in(SteppedBucket(bucket, refuse), tmp_path).recover()
