@@ -32,13 +32,15 @@ class BucketHold:
         self._bucket = bucket
         self._key = keys.READING + keys.unique()
         self._files: dict[PurePosixPath, None] = {}
+        self._noted: frozenset[PurePosixPath] = frozenset()  # those that are in the object
 
     def add(self, file: PurePosixPath) -> None:
         """Add a stream. See `Hold.add`."""
-        if file not in self._files:
-            self._files[file] = None
+        self._files[file] = None
+        if file not in self._noted:
             with as_disk_errors():
                 self._put(ended=False)
+            self._noted = frozenset(self._files)
 
     def close(self) -> None:
         """End the hold. See `Hold.close`."""
@@ -46,6 +48,7 @@ class BucketHold:
             with contextlib.suppress(StoreError):  # it counts for longer then
                 self._put(ended=True)
             self._files.clear()
+            self._noted = frozenset()
 
     def _put(self, *, ended: bool) -> None:
         said = {"ended": ended, "files": [str(each) for each in self._files]}

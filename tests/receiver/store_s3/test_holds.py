@@ -64,5 +64,14 @@ def test_hold_that_cannot_be_written_is_an_error_as_of_a_disk(bucket: MemoryBuck
     def refuse(name: str) -> None:
         raise faults.refused("s3://memory/key", name, 403, "QuotaExceeded")
 
+    def refuse_once(name: str) -> None:
+        if steps.pop():
+            refuse(name)
+
+    steps = [False, True]
+    hold = BucketHold(SteppedBucket(bucket, refuse_once))
     with pytest.raises(OSError, match="the bucket is full"):
-        BucketHold(SteppedBucket(bucket, refuse)).add(FILE)
+        hold.add(FILE)
+    hold.add(FILE)
+    hold.add(FILE)  # known by now
+    assert held(bucket) == {FILE}
