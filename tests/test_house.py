@@ -108,6 +108,7 @@ STORE_FILES = {
     "catalogue/summaries.py": "what the folders' inodes and times say saves reading 100,000 manifests",
     "daemon/local_socket.py": "a socket is a file, and who may enter its folder decides who may ask",
     "files/kept_indexes.py": "an index is a database, and SQLite wants a file",
+    "maintenance/copy_claim.py": "a lock in `home` tells whether the owner of a claim of this host lives",
     "daemon/server.py": "one daemon at a time has the folder: flock",
 }
 

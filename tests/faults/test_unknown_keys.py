@@ -7,6 +7,7 @@ The store here has every kind of file that this version writes; a kind of which 
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -42,6 +43,7 @@ from tests.receiver.peer import make_certificate
 from fullsend_protocol.format.manifest import Resumption
 from fullsend_protocol.wire.messages import Drilled, UnchangedDataset
 from fullsend_receiver.access import identity, senders
+from fullsend_receiver.access.copy_settings import CopyScope
 from fullsend_receiver.access.hook_settings import HookSettings
 from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.commit import commit
@@ -53,7 +55,17 @@ from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.files import kept_indexes
-from fullsend_receiver.maintenance import checkpoints, clock, merge_records, prune_records, suspicion
+from fullsend_receiver.maintenance import (
+    checkpoints,
+    clock,
+    copy_claim,
+    copy_records,
+    merge_records,
+    prune_records,
+    suspicion,
+)
+from fullsend_receiver.maintenance.copy_claim import claimed
+from fullsend_receiver.maintenance.copy_run import noted
 from fullsend_receiver.maintenance.merge_records import note_proof, note_refusal
 from fullsend_receiver.maintenance.reading import FilePass
 from fullsend_receiver.maintenance.scrub import StreamCheck
@@ -152,6 +164,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     note_proof(store.documents, SENDER, "alpha/file", received=NOW, how="stream", now=0.0)
     leave_replaced(store)
     leave_prunes(store, files)
+    leave_copies(store)
     leave_monitoring(store)
     for work in ("merge", "hooks", "copy"):
         with store.alone(work):
@@ -196,6 +209,25 @@ def leave_prunes(store: LocalStore, files: list[PurePosixPath]) -> None:
     hold = store.hold()
     hold.add(files[0])
     hold.close()
+
+
+#: The id of the other store.
+OTHER: Final = "0f"
+
+
+def leave_copies(store: LocalStore) -> None:
+    """Leave what is noted of a copy in another store, which is still claimed."""
+    scope = CopyScope((SENDER,))
+    with contextlib.suppress(StoppedError), noted(store, OTHER, "/other", scope, scope) as totals:
+        totals.left["alpha/x"] = "no room"
+        raise StoppedError
+    copy_records.change_left(store.documents, OTHER, add=["alpha/x"])
+    with claimed(store, OTHER, lambda: None):
+        found = store.documents.get(copy_claim.name_of(OTHER))
+        assert found is not None
+    free = store.documents.get(copy_claim.name_of(OTHER))
+    assert free is not None
+    assert store.documents.put(copy_claim.name_of(OTHER), found.data, if_match=free.tag)
 
 
 def leave_monitoring(store: LocalStore) -> None:
@@ -330,6 +362,13 @@ def add_to_pruned(content: bytes) -> bytes:
     return json.dumps(said).encode()
 
 
+def add_to_copied(content: bytes) -> bytes:
+    said = json.loads(add_to_document(content))
+    for row in said["named"]:
+        row.append("to come")
+    return json.dumps(said).encode()
+
+
 def add_to_events(content: bytes) -> bytes:
     """A later version has written all but the first line, behind which the hook's place is."""
     first, rest = content.split(b"\n", 1)
@@ -421,6 +460,9 @@ KINDS: Final[dict[str, tuple[str, Callable[[bytes], bytes]]]] = {
     "prune": (".state/prune.json", add_to_document),
     "pruned": (f".state/pruned.{SENDER}.json", add_to_pruned),
     "history of prunes": (".state/prune.jsonl", add_to_rows),
+    "copied": (".state/copied.*.json", add_to_copied),
+    "left by copies": (".state/copy-left.*.json", add_to_document),
+    "claim of a copy": (".state/copying.*.json", add_to_document),
     "drills": (f".state/drills.{SENDER}.json", add_to_map),
     "history": (f".state/history.{SENDER}.zst", add_to_history),
     "sizes": (".state/sizes.json", add_to_sizes),
@@ -432,7 +474,8 @@ KINDS: Final[dict[str, tuple[str, Callable[[bytes], bytes]]]] = {
 PLAIN: Final = (
     *(f"{SENDER}/*.zfs.zst", f"{SENDER}/*.zfs.zst.sha256", ".partial/*.data", ".partial/*.sha256"),
     *(".state/key.pem", ".state/certificate.pem", ".state/lock", ".state/serving"),
-    *(".state/merge.lock", ".state/hooks.lock", ".state/copy.lock", ".state/events/lock"),
+    *(".state/merge.lock", ".state/hooks.lock", ".state/copy.lock", ".state/copying.*.lock"),
+    ".state/events/lock",
     *(".state/reading/*", ".state/removing.spare"),
     ".state/files/*.sqlite",
     *(".state/trash/*.zfs.zst", ".state/trash/*.zfs.zst.sha256"),
@@ -509,7 +552,15 @@ def seen_of_prunes(store: LocalStore) -> dict[str, Any]:
         "prune": prune_records.read_try(documents),
         "pruned": prune_records.read_record(documents, SENDER),
         "history of prunes": prune_records.read_history(documents),
+        "copied": copy_records.read_record(documents, OTHER),
+        "left by copies": copy_records.read_left(documents, OTHER),
+        "claim of a copy": claim_of(store),
     }
+
+
+def claim_of(store: LocalStore) -> copy_claim.CopyClaimNote:
+    found = store.documents.get(copy_claim.name_of(OTHER))
+    return copy_claim._parse(None if found is None else found.data)
 
 
 def seen_of_monitoring(store: LocalStore) -> dict[str, Any]:

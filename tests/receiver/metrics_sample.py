@@ -7,6 +7,7 @@ from typing import Final
 from fullsend_receiver.arrival.counters import Counters
 from fullsend_receiver.monitor.overview import (
     Alarm,
+    CopyOverview,
     DatasetOverview,
     Drill,
     Expectation,
@@ -98,6 +99,22 @@ OVERVIEW: Final = Overview(
     ),
     aside_bytes=11,
     trash_bytes=12,
+    copy=CopyOverview(
+        to="s3://offsite/zfs",
+        limit=72 * HOUR,
+        since=NOW - 900 * HOUR,
+        complete=NOW - 26 * HOUR,
+        age=26 * HOUR,
+        began=NOW - 2 * HOUR,
+        ended=NOW - HOUR,
+        ok=False,
+        left=3,
+        named=(("alpha/tank/home/@s1", "no room"),),
+        older=4,
+        streams=5,
+        stored_bytes=600,
+        bytes_ever=7000,
+    ),
     alarms=(
         Alarm(code="damage", level="critical", text="1 stream is damaged", sender="alpha", dataset=HOME.dataset),
         Alarm(code="scrub-behind", level="warning", text="the scrub is behind"),

@@ -63,6 +63,7 @@ class CopyProcess:
         self._busy_until = 0.0  # another host copies, by the clock that nobody sets
         self._interrupted = False  # by new settings: it begins again by them
         self._said = ""
+        self._changed = asyncio.Event()  # look at once
 
     def change(self, settings: CopySettings | None) -> None:
         """Copy by these settings from now on. A copy that runs by other ones ends; it is resumed by the next."""
@@ -70,6 +71,7 @@ class CopyProcess:
             return
         self._settings = settings
         self._busy_until = 0.0
+        self._changed.set()
         if self._process is not None:
             log.info("copy: ends, because receiver.toml has changed")
             self._interrupted = True
@@ -79,6 +81,7 @@ class CopyProcess:
     async def run(self, look_every: float = _LOOK_EVERY) -> None:
         """Copy whenever it is time, until cancelled; then the process ends, too."""
         while True:
+            self._changed.clear()
             if self._command and time.monotonic() >= self._busy_until:
                 try:
                     store_id = await run_to_end(self._thread, self._look)
@@ -86,7 +89,9 @@ class CopyProcess:
                         await self._run_once(store_id)
                 except Exception as error:  # noqa: BLE001 - the daemon serves others, whatever becomes of the copies
                     self._complain(f"{type(error).__name__}: {error}")
-            await asyncio.sleep(look_every)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(look_every):
+                    await self._changed.wait()
 
     def _look(self) -> str | None:
         """Return the id of the store into which it is time to copy; None: it is not. Blocks. Raises: OSError."""

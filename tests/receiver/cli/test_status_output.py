@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import Any, Final
 
 import pytest
+from tests.test_house import ROOT
 
 from fullsend_cli.tables import Painter
 from fullsend_protocol.shared.exit_codes import NagiosState
 from fullsend_receiver.cli.status_output import FORMAT, ServiceState, chosen, facts, headline, lines, state_of
 from fullsend_receiver.monitor.overview import (
     Alarm,
+    CopyOverview,
     DatasetOverview,
     Drill,
     Expectation,
@@ -186,6 +189,22 @@ def test_a_disk_that_fills_says_when() -> None:
     about = replace(overview(dataset()), full_at=NOW + DAY)
     found = list(lines(about, DAEMON, [], PLAIN, more=False))
     assert found[-1] == "disk     50.0 GiB of 100.0 GiB free, full at about 2026-11-25T00:00:00Z at the present rate"
+
+
+def test_the_copies_in_another_store_have_a_line() -> None:
+    copy = CopyOverview(to="/offsite", complete=NOW - HOUR, age=HOUR, ok=True, named=(("alpha/x", "no room"),))
+    about = overview(dataset(), copy=copy)
+    assert [*lines(about, DAEMON, [], PLAIN, more=False)][-1] == (
+        "copy     /offsite: all that was stored at 2026-11-23T23:00:00Z, 01:00:00 ago, is there; the last run: 0"
+        " streams, 0 B copied"
+    )
+    said = facts(about, DAEMON, None)["copy"]
+    assert (said["to"], said["complete"], said["age"]) == ("/offsite", "2026-11-23T23:00:00Z", 3600)
+    assert said["named"] == [{"file": "alpha/x", "why": "no room"}]
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    (described,) = re.findall(r"^- `copy`: how the copies (.*?)^- ", page, re.MULTILINE | re.DOTALL)
+    assert [name for name in said if f"`{name}`" not in described] == []
+    assert facts(overview(dataset()), DAEMON, None)["copy"] is None
 
 
 def test_colours_repeat_what_the_text_says() -> None:

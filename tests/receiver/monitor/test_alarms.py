@@ -17,6 +17,7 @@ from fullsend_receiver.monitor.alarms import AlarmFacts, Moment, age_of, find_al
 from fullsend_receiver.monitor.history import local_day
 from fullsend_receiver.monitor.overview import (
     Alarm,
+    CopyOverview,
     DatasetOverview,
     Drill,
     Expectation,
@@ -89,6 +90,72 @@ def only(about: Overview, **said: Any) -> Alarm:
 def test_where_all_is_well_there_is_none() -> None:
     assert found(overview(dataset(), dataset("tank/vm"))) == []
     assert found(overview()) == []
+
+
+# --- copies in another store
+
+
+COPY: Final = CopyOverview(
+    to="/offsite",
+    limit=3 * DAY,
+    since=NOW - 99 * DAY,
+    complete=NOW - DAY,
+    age=DAY,
+    began=NOW - HOUR,
+    ended=NOW,
+    ok=True,
+)
+
+
+def test_copies_that_are_complete_have_no_alarm() -> None:
+    assert found(overview(copy=COPY)) == []
+    assert found(overview(copy=replace(COPY, began=NOW, ended=None))) == []  # one runs
+    assert found(overview(copy=CopyOverview(to="/offsite", limit=3 * DAY))) == []  # the daemon has not looked yet
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        ({"why": "/offsite: no store here"}, "has failed: /offsite: no store here (0 streams, 0 B copied)"),
+        ({"left": 1, "named": (("alpha/x", "no room"),)}, "has left 1 stream behind, such as alpha/x: no room"),
+    ],
+)
+def test_last_copy_that_was_not_complete_is_a_warning(said: dict[str, Any], text: str) -> None:
+    alarm = only(overview(copy=replace(COPY, ok=False, **said)))
+    assert (alarm.code, alarm.level) == ("copy", "warning")
+    assert alarm.text.startswith(f"copy in /offsite: the last run {text}")
+    again = only(overview(copy=replace(COPY, ok=False, began=NOW, ended=None, **said)))  # it is tried again
+    assert again.text == alarm.text
+
+
+def test_no_copy_for_too_long_is_critical_whatever_the_last_run_did() -> None:
+    late = replace(COPY, complete=NOW - 4 * DAY, age=4 * DAY)
+    for ok in (True, False):
+        alarm = only(overview(copy=replace(late, ok=ok)))
+        assert (alarm.code, alarm.level) == ("copy", "critical")
+        assert alarm.text.startswith("no copy in /offsite since 2026-11-20T00:00:00Z: the last run")
+    runs = only(overview(copy=replace(late, began=NOW - HOUR, ended=None)))
+    assert runs.text.endswith(": a run that began at 2026-11-23T23:00:00Z has not ended")
+    assert found(overview(copy=replace(late, limit=None))) == []
+
+
+def test_copies_that_never_came_are_missed() -> None:
+    wanted = CopyOverview(to="/offsite", limit=3 * DAY, since=NOW - 4 * DAY, age=4 * DAY)
+    alarm = only(overview(copy=wanted))
+    assert alarm.level == "critical"
+    assert alarm.text == (
+        "no copy in /offsite was ever complete, and it is wanted since 2026-11-20T00:00:00Z: does the daemon run, and"
+        " when does it copy (`at` and `every` in [copy])?"
+    )
+
+
+def test_copy_whose_age_nobody_can_tell_is_late() -> None:
+    assert only(overview(copy=replace(COPY, complete=NOW + 99 * DAY, age=None))).level == "critical"
+
+
+def test_copies_of_which_nothing_can_be_known_are_an_alarm() -> None:
+    alarm = only(overview(copy=CopyOverview(to="/o.toml", fault="/o.toml: no such file")))
+    assert (alarm.level, alarm.text) == ("critical", "nothing is copied: /o.toml: no such file")
 
 
 # --- late, gone

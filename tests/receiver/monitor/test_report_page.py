@@ -13,6 +13,7 @@ from fullsend_receiver.monitor.next_prune import NextPrune
 from fullsend_receiver.monitor.overview import (
     Alarm,
     AlarmCode,
+    CopyOverview,
     DatasetOverview,
     Drill,
     Expectation,
@@ -258,6 +259,8 @@ def test_the_checks_and_what_is_aside() -> None:
         "Next prune: no policy is set.",
     )
     assert facts(overview()).scrub == ""
+    copied = facts(overview(copy=CopyOverview(to="/offsite"))).notes[-1]
+    assert copied == "Copies in /offsite: no copy of all that is wanted was complete yet."
     off = facts(overview(scrub=replace(scrub, every=0.0, due_streams=0))).scrub
     assert "7 of 9 streams were ever checked; the daemon checks none by itself" in off
 
