@@ -34,6 +34,7 @@ from fullsend_receiver.store_s3.bucket import (
 )
 from fullsend_receiver.store_s3.client import Access, BotoBucket
 from fullsend_receiver.store_s3.journals import BucketJournal
+from fullsend_receiver.store_s3.part_sizes import COPY_MOST, PARTS_MAX, PartSizes
 from fullsend_receiver.store_s3.stores import BucketStore
 
 if TYPE_CHECKING:
@@ -52,14 +53,15 @@ SECRET_KEY: Final = "testsecret"
 
 
 class MemoryBucket:
-    """A `Bucket` in memory. `least_part`: bytes of a part that is not the last one."""
+    """A `Bucket` in memory. `least_part`: bytes of a part that is not the last one; `parts_most`: numbers of parts."""
 
     where = "s3://memory"
 
-    def __init__(self, *, least_part: int = LEAST_PART) -> None:
+    def __init__(self, *, least_part: int = LEAST_PART, parts_most: int = PARTS_MAX) -> None:
         self.objects: dict[str, tuple[bytes, str, float]] = {}
         self.uploads: dict[str, tuple[str, dict[int, tuple[bytes, Part]], float]] = {}
         self._least_part = least_part
+        self._parts_most = parts_most
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
@@ -125,8 +127,19 @@ class MemoryBucket:
             len(data),
             hashlib.sha256(data).hexdigest(),
         )
-        self._parts(key, upload)[number] = (bytes(data), found)
+        parts = self._parts(key, upload)
+        if not 1 <= number <= self._parts_most:
+            raise BucketError(f"{self.where}/{key}: UploadPart is refused (400 InvalidArgument)")
+        parts[number] = (bytes(data), found)
         return found
+
+    def copy_part(self, key: str, upload: str, number: int, source: BucketObject) -> Part | None:
+        there = None if "%" in source.key else self.objects.get(source.key)  # as Ceph
+        if there is None or upload not in self.uploads:
+            return None
+        if len(there[0]) > COPY_MOST:
+            raise BucketError(f"{self.where}/{key}: UploadPartCopy is refused (400 EntityTooLarge)")
+        return self.put_part(key, upload, number, there[0])
 
     def _parts(self, key: str, upload: str) -> dict[int, tuple[bytes, Part]]:
         if upload not in self.uploads:
@@ -173,7 +186,9 @@ class MemoryBucket:
 class SteppedBucket:
     """A bucket that calls `step` before each request that changes something."""
 
-    _CHANGES: Final = {"put", "delete", "delete_version", "begin_parts", "put_part", "complete", "abort"}
+    _CHANGES: Final = {
+        *("put", "delete", "delete_version", "begin_parts", "put_part", "copy_part", "complete", "abort"),
+    }
 
     def __init__(self, bucket: ProbedBucket, step: Callable[[str], None]) -> None:
         self.real = bucket
@@ -220,9 +235,13 @@ FILE: Final = PurePosixPath("alpha/tank/data/@now.1122334455667788.full.zfs.zst"
 PART: Final = sum(len(chunk.frame) for chunk in crash.chunks()[:2])
 
 
-def store_in(bucket: Any, folder: Path, part_least: int = PART) -> BucketStore:
+#: Each chunk of RAW but the last one is a part: the first one of the object, and the others are a segment each.
+SEGMENTS: Final = PartSizes(direct=1, least=400, segment=1, parts_most=20)
+
+
+def store_in(bucket: Any, folder: Path, part_least: int = PART, sizes: PartSizes | None = None) -> BucketStore:
     """Return a store in a bucket, as a process has it that starts now."""
-    return BucketStore(bucket, folder, part_least=part_least)
+    return BucketStore(bucket, folder, sizes=sizes or PartSizes(least=part_least))
 
 
 def arriving(store: BucketStore, chunks: int = 3) -> Ingest:
@@ -267,6 +286,13 @@ def manifest_for(sealed: tuple[int, str], received: str = "2026-11-24T00:00:00Z"
 
 def commit_all(ingest: Ingest) -> PurePosixPath:
     """Conclude an upload as the receiver does, and commit it. Returns: its file."""
+    file = commit_if_first(ingest)
+    assert file is not None
+    return file
+
+
+def commit_if_first(ingest: Ingest) -> PurePosixPath | None:
+    """Do the same. Returns: its file; None: another one has its name."""
     ingest.walker.finish()
     about = facts.conclude(ingest.walker.begins)
     size, sha256 = ingest.partial.seal(ingest.chunks)
@@ -285,8 +311,7 @@ def commit_all(ingest: Ingest) -> PurePosixPath:
         proven_by="both",
     )
     file = stream_file(SENDER, about)
-    assert ingest.partial.commit(file, manifest)
-    return file
+    return file if ingest.partial.commit(file, manifest) else None
 
 
 def store_raw(store: BucketStore, replaces: Replaced | None = None) -> bool:

@@ -30,7 +30,7 @@ def judge(
 
     A stored stream that is known to be damaged counts as not stored: what arrives will replace it. `arrived`, `stored`:
     its part that is there, in raw bytes and in bytes of the partial. Call this when its journal is written: from then
-    on prune keeps its base, so that what is found here stays. Raises: NoBase, OSError.
+    on prune keeps its base, so that what is found here stays. Raises: NoBase, StreamTooLarge, OSError.
     """
     store = catalogues.store
     if push.base_guid is not None:
@@ -54,7 +54,7 @@ def judge(
         ratio = Ratio(stored, arrived, "of what has arrived of it")
     elif overrun is not None and overrun.raw > 0:
         ratio = Ratio(overrun.stored, overrun.raw, "of the last try, which had too little room")
-    return RoomRequest(
+    wanted = RoomRequest(
         printable(f"{push.dataset}@{push.snapshot}"),
         None if push.size_estimate is None else max(0, push.size_estimate - arrived),
         ratio,
@@ -63,6 +63,8 @@ def judge(
         sender=sender,
         key=partial_key(sender, push),
     )
+    wanted.check_size(store.capabilities.stream_most)
+    return wanted
 
 
 def _ratio(catalogue: Catalogue, sender: str, push: Push) -> Ratio | None:

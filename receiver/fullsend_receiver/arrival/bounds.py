@@ -17,9 +17,13 @@ from fullsend_protocol.shared.errors import ErrorCode, FullsendError
 from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_protocol.shared.units import format_size
 from fullsend_receiver.store.api import DiskSpace
+from fullsend_receiver.store.errors import StreamTooLarge
 
 #: Raw bytes after which a stream's own ratio predicts the size of its rest.
 TELLING: Final = 32 * limits.MIB
+
+#: The best ratio that is assumed for a stream without a known one: a tenth of its raw bytes.
+BEST_RATIO: Final = 0.1
 
 #: Returns the bytes that are stored of a sender, behind a number: a result with a higher one is newer.
 LookAtStored = Callable[[str], Awaitable[tuple[int, int]]]
@@ -81,6 +85,21 @@ class RoomRequest:
     failed_at: int = 0
     sender: str = ""
     key: str = ""
+
+    def check_size(self, most: int) -> None:
+        """Check that the whole stream may fit into `most` stored bytes, without a look at what else is stored.
+
+        Raises: StreamTooLarge if it is not expected to.
+        """
+        if self.raw is None:
+            return
+        size = self.before + round(self.raw * (self.ratio.value if self.ratio is not None else BEST_RATIO))
+        if size > most:
+            whence = "at best" if self.ratio is None else f"at the ratio {self.ratio.whence}"
+            about = f"about {format_size(self.raw)} raw to come, {format_size(size)} in all {whence}"
+            way_out = "push it to a store in a folder, or with --no-size-check"
+            msg = f"{self.name}: is too large: {about}, and a stream has {format_size(most)} here at most: {way_out}"
+            raise StreamTooLarge(msg)
 
 
 class Arrival:

@@ -29,6 +29,7 @@ from typing import Final
 from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_protocol.shared.units import format_size
 from fullsend_receiver.arrival.bounds import (
+    BEST_RATIO,
     Account,
     Arrival,
     Bound,
@@ -44,8 +45,6 @@ from fullsend_receiver.store.api import DiskSpace
 
 #: errno values of a write that mean: the disk, or its quota, is used up.
 USED_UP: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-#: The best ratio that is assumed for a stream without a known one: a tenth of its raw bytes.
-_BEST_RATIO: Final = 0.1
 #: A reservation exceeds the expected size by this fraction (zstd frames of incompressible data, the index): a 64th.
 _SLACK: Final = 64
 #: A stream of unknown size that did not fit the last time needs this fraction more: an eighth.
@@ -315,7 +314,7 @@ class Room:
         else:
             reservation = raw if raw <= left else None
             # If it is certain to fit after waiting, it waits; if it is uncertain even then, it may try.
-            least = raw if raw <= alone else round(raw * _BEST_RATIO)
+            least = raw if raw <= alone else round(raw * BEST_RATIO)
             about = f"about {format_size(raw)} raw, and its compression ratio is unknown"
             about += "" if raw <= alone else f", {format_size(least)} at best"
         if least > left or left < 0:

@@ -282,9 +282,12 @@ class Copier:
             upload.close(keep=True)
 
     def _check_room(self, stored: StoredStream) -> None:
-        """Raises: CopyRefused if the target's disk has no room for a stream."""
+        """Raises: CopyRefused if the target has no room for a stream."""
         free, total = self._target.space()
-        wanted = stored.summary.stored_bytes
+        wanted, most = stored.summary.stored_bytes, self._target.capabilities.stream_most
+        if wanted > most:
+            msg = f"it has {format_size(wanted)}, and a stream has {format_size(most)} in the target at most"
+            raise CopyRefused(msg)
         if self._target.capabilities.free_space_known and wanted > free - self._keep_free.of(total):
             msg = f"the target has {format_size(free)} free, of which some must stay free (min-free)"
             raise CopyRefused(msg)

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
+#: Both numbers of `space` if the free space is unknown; bytes of a stream where nothing limits them.
+UNLIMITED: Final = (1 << 63) - 1
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """The optional abilities of an implementation.
@@ -40,6 +44,7 @@ class Capabilities:
     `Upload.read` returns what was appended. `free_space_known`: `space` is a limit. `look_every`: seconds between two
     looks at whether the store is there, and at what other processes may have changed: each may cost a request.
     `relook_every`: seconds between two looks at everything, for what was not reported; docs/operations.md promises it.
+    `stream_most`: bytes of one stored stream, at most.
     """
 
     part_size: int
@@ -48,10 +53,7 @@ class Capabilities:
     free_space_known: bool
     look_every: float = 1.0
     relook_every: float = 3600.0
-
-
-#: Both numbers of `space` if the free space is unknown.
-UNLIMITED: Final = (1 << 63) - 1
+    stream_most: int = UNLIMITED
 
 
 class DiskSpace(NamedTuple):

@@ -39,6 +39,12 @@ class StoreFull(StoreError):  # noqa: N818 - reads as an adjective
     code = ErrorCode.SPACE
 
 
+class StreamTooLarge(StoreError):  # noqa: N818 - reads as what it says
+    """A stream has, or would have, more bytes than this store holds of one."""
+
+    code = ErrorCode.SPACE
+
+
 class StoreReadOnly(StoreError):  # noqa: N818 - reads as an adjective
     """The store's file system is mounted read-only: it can be read, and nothing can be stored."""
 

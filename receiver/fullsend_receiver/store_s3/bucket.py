@@ -152,6 +152,13 @@ class Bucket(Protocol):
     def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
         """Store a part. One of the same number is replaced."""
 
+    def copy_part(self, key: str, upload: str, number: int, source: BucketObject) -> Part | None:
+        """Store a copy of an object as a part, within the object store. One of the same number is replaced. The key of
+        `source` has letters, digits, dots and hyphens alone: some stores do not find others.
+
+        Returns: None if there is no such object, or upload.
+        """
+
     def parts(self, key: str, upload: str) -> Sequence[Part] | None:
         """Return the stored parts, in order; None: there is no such upload."""
 

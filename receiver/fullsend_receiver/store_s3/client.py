@@ -68,6 +68,9 @@ _STALE: Final = frozenset(
 )
 #: Keys of one page of a LIST: the most that S3 allows. A page may have fewer.
 _PAGE: Final = 1000
+#: Seconds without a byte while the object store copies some GiB, of which it may say nothing before it is done. A slow
+#: one copies 10 MiB a second.
+_COPY_TIMEOUT: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +103,12 @@ class BotoBucket:
         self._prefix = f"{prefix}/" if prefix else ""
         self.where = f"s3://{bucket}/{prefix}".rstrip("/")
         self._access = access or Access()
-        self._client, self._session, self._errors = _client(self._access)
+        self._client, self._session, self._errors = _client(self._access, self._access.timeout)
         self._renewing = threading.Lock()
         self._renewals = 0
+        self._copier: Any = None  # the client for copies, once one is made
         self._quotes = False  # whether If-Match wants the ETag in quotes
-        self._quoting = threading.Lock()
+        self._lock = threading.Lock()
 
     # --- objects
 
@@ -125,7 +129,7 @@ class BotoBucket:
         if if_match is None or _etag(there) != if_match:
             return None
         # The object is the wanted one: this store wants its ETag in the other form.
-        with self._quoting:
+        with self._lock:
             self._quotes = not self._quotes
         answer = self._try_put(key, said | {"IfMatch": self._quoted(if_match)})
         if answer is not None:
@@ -234,6 +238,26 @@ class BotoBucket:
             **_checksum(data),
         )
         return Part(number, _etag(answer), len(data), hashlib.sha256(data).hexdigest())
+
+    def copy_part(self, key: str, upload: str, number: int, source: BucketObject) -> Part | None:
+        """See `Bucket.copy_part`."""
+        with self._lock:
+            if self._copier is None:
+                self._copier, _session, _errors = _client(self._access, max(_COPY_TIMEOUT, self._access.timeout))
+        answer = self._send_unless(
+            _ABSENT | _NO_UPLOAD,
+            "UploadPartCopy",
+            key,
+            self._copier.upload_part_copy,
+            UploadId=upload,
+            PartNumber=number,
+            CopySource={"Bucket": self._bucket, "Key": self._prefix + source.key},
+        )
+        if answer is None:
+            return None
+        said = answer["CopyPartResult"]
+        # Where the upload has checksums, the object store has made one, and wants it again when the upload is complete.
+        return Part(number, _etag(said), source.size, base64.b64decode(said.get("ChecksumSHA256", "")).hex())
 
     def parts(self, key: str, upload: str) -> Sequence[Part] | None:
         """See `Bucket.parts`."""
@@ -417,7 +441,7 @@ class BotoBucket:
         with self._renewing:
             if self._renewals != refused:
                 return True  # another thread was first
-            client, session, _errors = _client(self._access)
+            client, session, _errors = _client(self._access, self._access.timeout)
             found = [each.get_credentials() for each in (session, self._session)]
             keys = [None if each is None else each.get_frozen_credentials() for each in found]
             if keys[0] == keys[1]:
@@ -427,8 +451,10 @@ class BotoBucket:
             return True
 
 
-def _client(access: Access) -> tuple[Any, Any, Any]:
-    """Return a client of boto3, its session, and the module of its errors."""
+def _client(access: Access, read_timeout: float) -> tuple[Any, Any, Any]:
+    """Return a client of boto3, its session, and the module of its errors. `read_timeout`: seconds without a byte of an
+    answer.
+    """
     try:
         import boto3
         import botocore.config
@@ -439,7 +465,8 @@ def _client(access: Access) -> tuple[Any, Any, Any]:
         raise faults.no_library() from None
     config = botocore.config.Config(
         connect_timeout=access.timeout,
-        read_timeout=access.timeout,
+        read_timeout=read_timeout,
+        tcp_keepalive=True,  # a gateway that is dead shows before `read_timeout`
         retries={"mode": "standard", "total_max_attempts": access.attempts},
         max_pool_connections=access.connections,
         # The library would add a CRC-32, which some stores refuse. We send one SHA-256, as both headers: of two stores

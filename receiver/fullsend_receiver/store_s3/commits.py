@@ -92,8 +92,10 @@ def _may_take(there: ManifestObject | None, replaces: Replaced | None) -> bool:
     return replaces is not None and there.stamp == replaces.stamp
 
 
-def complete(bucket: Bucket, opened: OpenUpload, commit: dict[str, Any], objects: int, *, held: bool = False) -> bool:
-    """Do what a commit's line says. May be repeated. `objects`: of its journal, with that of this line; `held`: this
+def complete(
+    bucket: Bucket, opened: OpenUpload, commit: dict[str, Any], objects: int | None, *, held: bool = False
+) -> bool:
+    """Do what a commit's line says. May be repeated. `objects`: see `partials.clean_up`; `held`: this
     process has the turn to remove.
 
     Returns: whether the stream is stored, by this call or an earlier one; otherwise another one has its name, and this

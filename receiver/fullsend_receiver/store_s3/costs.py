@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from fullsend_receiver.store.api import RequestCost
 from fullsend_receiver.store.seekable import table_reads, tables_size
-from fullsend_receiver.store_s3.uploads import PART_LEAST, PARTS_MAX, least_of
+from fullsend_receiver.store_s3.part_sizes import PartSizes
 
 #: Parts that one list of parts names.
 _PAGE = 1000
 
 
-def pushed(chunks: int, chunk: int, batch: int, *, least: int = PART_LEAST) -> RequestCost:
+_SIZES = PartSizes()
+
+
+def pushed(chunks: int, chunk: int, batch: int, *, sizes: PartSizes = _SIZES) -> RequestCost:
     """Return what a push of one stream costs. `chunks`: how many; `chunk`: stored bytes of each; `batch`: chunks that
-    become durable together; `least`: stored bytes of the first part, at least. Raises: ValueError if a stream has
-    too many parts.
+    become durable together; `sizes`: of its parts. Raises: ValueError if some of it would be in segments.
     """
     parts = batches = waiting = working = in_parts = 0
     left = chunks
@@ -26,14 +28,14 @@ def pushed(chunks: int, chunk: int, batch: int, *, least: int = PART_LEAST) -> R
         left -= taken
         batches += 1
         waiting += taken * chunk
-        if waiting >= least_of(parts, least):
+        if waiting >= sizes.part(parts):
             parts += 1
             in_parts += waiting
             waiting = 0
         else:
             working += taken * chunk  # its bytes are in the journal, and later once more in a part
-    if parts >= PARTS_MAX:
-        msg = f"{parts} parts"
+    if parts > sizes.direct:
+        msg = f"{parts} parts: some are segments"
         raise ValueError(msg)
     end = waiting + tables_size(chunks)
     # The journal: a line before the first part, one for each batch, one for the seal, one for the commit.

@@ -7,8 +7,10 @@ folder's journal does not have:
     owner    a process has taken the upload over
     data     the key of the stream's bytes: in the first object
     tail     where the bytes of this object belong, and how many they are
-    upload   the multipart upload of the parts
+    upload   the multipart upload of the parts; with `segment`: of the next segment, whose parts follow
     part     a part is stored: number, ETag, size, SHA-256, where it ends in the bytes, and with which record
+    closing  the segment gets no more parts, and is made an object
+    copied   the segment is a part of the object now, and what this line tells stands for its parts
     cut      the lines before, from this number on, do not count: the stream was resumed at an earlier place
     seal     the parts of the whole object, whose tables are the last bytes
     stored   what a commit needs beyond its `commit` line
@@ -78,6 +80,21 @@ class StoredPart:
         return cls(part, int(row["end"]), (str(header), str(digest)) if header else None)
 
 
+@dataclass(slots=True)
+class OpenSegment:
+    """A segment that is not copied yet. `number`: of the part that it becomes; `closing`: it gets no more parts."""
+
+    number: int
+    upload: str
+    parts: list[StoredPart] = field(default_factory=list)
+    closing: bool = False
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return sum(each.part.size for each in self.parts)
+
+
 @dataclass(frozen=True, slots=True)
 class TailPiece:
     """The bytes of an object of a journal.
@@ -103,7 +120,9 @@ class Sealed:
 
 @dataclass(slots=True)
 class BucketJournal:
-    """A journal that was read. `next`: the number that the next object gets; `lines`: those that count."""
+    """A journal that was read. `next`: the number that the next object gets; `lines`: those that count; `parts`: of the
+    object; `upload`: the multipart upload that has them; `segment`: what follows them.
+    """
 
     open: OpenUpload
     next: int = 1
@@ -113,6 +132,8 @@ class BucketJournal:
     sealed: Sealed | None = None
     stored: dict[str, Any] | None = None
     upload: str | None = None
+    segment: OpenSegment | None = None
+    in_segments: bool = False
     pieces: list[TailPiece] = field(default_factory=list)
 
     @property
@@ -122,9 +143,24 @@ class BucketJournal:
         return iter(enumerate([first, *self.lines], 1))
 
     @property
+    def objects(self) -> int | None:
+        """How many objects it has; None: there may be some of segments, too."""
+        return None if self.in_segments else self.next - 1
+
+    @property
     def in_parts(self) -> int:
         """The stored bytes that are in parts."""
-        return self.parts[-1].end if self.parts else 0
+        return max((each.end for each in self._last), default=0)
+
+    @property
+    def _last(self) -> list[StoredPart]:
+        return [*self.parts[-1:], *(self.segment.parts[-1:] if self.segment is not None else [])]
+
+    @property
+    def uploads(self) -> set[str]:
+        """The multipart uploads that it names."""
+        segment = set() if self.segment is None else {self.segment.upload}
+        return segment if self.upload is None else {self.upload, *segment}
 
     @property
     def places(self) -> tuple[Standing | None, Standing | None]:
@@ -240,6 +276,21 @@ def upload_line(upload: str) -> bytes:
     return make_line({"upload": upload})
 
 
+def segment_line(segment: OpenSegment) -> bytes:
+    """Return the same line for a segment."""
+    return make_line({"upload": segment.upload, "segment": segment.number})
+
+
+def closing_line(segment: OpenSegment) -> bytes:
+    """Return the line before a segment is made an object."""
+    return make_line({"closing": segment.number})
+
+
+def copied_line(part: Part) -> bytes:
+    """Return the line of a segment that is a part of the object now."""
+    return make_line({"copied": asdict(part)})
+
+
 # --- reading ------------------------------------------------------------------------------------------------------
 
 
@@ -264,6 +315,8 @@ def read(bucket: Bucket, opened: OpenUpload) -> BucketJournal | None:
     """Read a journal; None: it is being discarded. Raises: PartialDamaged, StoreError."""
     key, found = opened.key, BucketJournal(opened)
     for each in bucket.entries(keys.journal_prefix(key, opened.generation)):
+        if keys.is_segment(each.key):
+            continue
         if each.key != keys.journal_key(key, opened.generation, found.next):
             msg = f"its journal lacks the object of number {found.next}"
             raise PartialDamaged(msg)
@@ -309,7 +362,14 @@ def _take(found: BucketJournal, head: BucketObject, lines: list[dict[str, Any]],
     with understanding():
         for line in lines:
             if "part" in line:
-                found.parts.append(StoredPart.from_json(line["part"]))
+                (found.parts if found.segment is None else found.segment.parts).append(
+                    StoredPart.from_json(line["part"])
+                )
+            elif "segment" in line:
+                found.segment = OpenSegment(int(line["segment"]), str(line["upload"]))
+                found.in_segments = True
+            elif "closing" in line or "copied" in line:
+                _end_segment(found, line)
             elif "tail" in line:
                 start, there = map(int, line["tail"])
                 found.pieces.append(TailPiece(start, there, head.key, at))
@@ -321,7 +381,7 @@ def _take(found: BucketJournal, head: BucketObject, lines: list[dict[str, Any]],
                 ]
             elif "seal" in line:
                 said = line["seal"]
-                parts = tuple(Part(**{name: row[name] for name in Part.__slots__}) for row in said["parts"])
+                parts = tuple(map(_part, said["parts"]))
                 found.sealed = Sealed(int(said["size"]), int(said["chunks"]), parts, said["upload"])
             else:
                 found.stored = line.get("stored", found.stored)
@@ -330,6 +390,22 @@ def _take(found: BucketJournal, head: BucketObject, lines: list[dict[str, Any]],
     if head.size != at + there:
         msg = f"an object of its journal has {head.size - at} of {there} bytes"
         raise PartialDamaged(msg)
+
+
+def _end_segment(found: BucketJournal, line: dict[str, Any]) -> None:
+    segment = found.segment
+    if segment is None or not segment.parts:
+        raise ValueError("it ends a segment that has not begun")
+    if "closing" in line:
+        segment.closing = True
+        return
+    last = segment.parts[-1]
+    found.parts.append(StoredPart(_part(line["copied"]), last.end, last.record))
+    found.segment = None
+
+
+def _part(row: dict[str, Any]) -> Part:
+    return Part(**{name: row[name] for name in Part.__slots__})
 
 
 def summary(found: BucketJournal) -> journal.Journal:

@@ -9,8 +9,10 @@
 .state/streams/SENDER/index       which of a sender's streams have changed
 .state/streams/SENDER/NAME        the sender's streams, as they were before these changes
 .state/left/HASH.SIZE             the key of bytes that were deleted, and of which the bucket keeps versions
+.state/probe-NAME                 what a probe writes, and deletes
 .partial/KEY/open                 an arriving stream: what was offered, and its generation
 .partial/KEY/GENERATION/NUMBER    its journal, an object for each batch
+.partial/KEY/GENERATION/segment-NUMBER  bytes that become the part of this number
 SENDER/DATASET.../@....zfs.zst        the bytes of a stream, under a name that is never used again
 SENDER/DATASET.../@....zfs.zst.sha256 their hash, as `sha256sum -c` reads it
 SENDER/DATASET.../@....zfs.zst.json   a manifest: it names the object of the bytes
@@ -37,9 +39,11 @@ READING: Final = ".state/reading/"
 STREAMS: Final = ".state/streams/"
 _INDEX: Final = "index"
 LEFT: Final = ".state/left/"
+PROBE: Final = ".state/probe-"
 PARTIAL: Final = ".partial/"
 _OPEN: Final = "open"
-#: Digits of a journal object's number, so that LIST yields them in order.
+_SEGMENT: Final = "segment-"
+#: Digits of a journal object's number, so that LIST yields them in order, before the segments.
 _DIGITS: Final = 8
 
 
@@ -73,6 +77,16 @@ def journal_key(key: str, generation: str, number: int) -> str:
 def journal_prefix(key: str, generation: str) -> str:
     """Return what the keys of a journal begin with."""
     return f"{PARTIAL}{key}/{generation}/"
+
+
+def segment_key(key: str, generation: str, number: int) -> str:
+    """Return the key of a segment. Each object store can copy an object of such a key."""
+    return f"{journal_prefix(key, generation)}{_SEGMENT}{number:0{_DIGITS}}"
+
+
+def is_segment(name: str) -> bool:
+    """Whether an object below the prefix of a journal is a segment."""
+    return PurePosixPath(name).name.startswith(_SEGMENT)
 
 
 def partial_of(name: str) -> tuple[str, str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
@@ -134,8 +134,14 @@ def discard(bucket: Bucket, opened: OpenUpload) -> None:
 
 
 def sweep(bucket: Bucket, key: str, generation: str) -> None:
-    """Delete a journal whose first object is gone, and the bytes that it names, unless their commit had begun."""
-    names = [each.key for each in bucket.entries(keys.journal_prefix(key, generation))]
+    """Delete a journal whose first object is gone, its segments, and the bytes that it names, unless their commit had
+    begun.
+    """
+    prefix = keys.journal_prefix(key, generation)
+    names: list[str] = []
+    segments: list[str] = []
+    for each in bucket.entries(prefix):
+        (segments if keys.is_segment(each.key) else names).append(each.key)
     data = None
     committed = False
     for name in names:
@@ -146,25 +152,36 @@ def sweep(bucket: Bucket, key: str, generation: str) -> None:
     if committed:  # its bytes are those of a stored stream, or of one that was removed since
         names.reverse()
     elif data is not None:
-        abort_others(bucket, data, None)
+        abort_others(bucket, data, set())
         manifests.delete_bytes(bucket, data)
+    abort_others(bucket, prefix, set())
+    for name in segments:
+        bucket.delete(name)
     # What names the bytes goes last, and so does what tells that their commit had begun.
     for name in reversed(names):
         bucket.delete(name)
 
 
-def abort_others(bucket: Bucket, data: str, upload: str | None) -> None:
-    """Abort the multipart uploads of a stream's bytes, except `upload`: dead processes have begun them."""
-    for each in list(bucket.unfinished(data)):
-        if each.upload != upload:
+def abort_others(bucket: Bucket, prefix: str, uploads: Container[str]) -> None:
+    """Abort the multipart uploads of a stream's bytes, or of its segments, except these: dead processes have begun
+    them.
+    """
+    for each in list(bucket.unfinished(prefix)):
+        if each.upload not in uploads:
             bucket.abort(each.key, each.upload)
 
 
-def clean_up(bucket: Bucket, opened: OpenUpload, objects: int) -> None:
+def clean_up(bucket: Bucket, opened: OpenUpload, objects: int | None) -> None:
     """Delete the journal of a stream that is stored. The line of the commit goes last: its bytes stay.
 
-    `objects`: of the journal. They are not listed, because a push lists nothing.
+    `objects`: of the journal, which are not listed, because a push lists nothing. None: something may be left of
+    segments, too, which nothing else names: it is listed, and goes behind the journal.
     """
     bucket.delete(keys.open_key(opened.key))
-    for number in range(1, objects + 1):
-        bucket.delete(keys.journal_key(opened.key, opened.generation, number))
+    generation = opened.generation
+    if objects is None:
+        named = [each.key for each in bucket.entries(keys.journal_prefix(opened.key, generation))]
+    else:
+        named = [keys.journal_key(opened.key, generation, number) for number in range(1, objects + 1)]
+    for name in named:
+        bucket.delete(name)

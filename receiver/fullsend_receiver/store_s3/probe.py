@@ -13,10 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fullsend_protocol.shared import limits
-from fullsend_protocol.shared.units import plural
+from fullsend_protocol.shared.units import format_size, plural
 from fullsend_receiver.store.api import ProbeFinding
 from fullsend_receiver.store_s3 import keys
-from fullsend_receiver.store_s3.bucket import Bucket, BucketError
+from fullsend_receiver.store_s3.bucket import Bucket, BucketBusy, BucketError
+from fullsend_receiver.store_s3.part_sizes import PartSizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,19 +46,30 @@ def probe(bucket: ProbedBucket, now: Callable[[], float] = time.time) -> Iterato
 
     Raises: BucketError if it cannot be reached, or refuses what every dialect has.
     """
-    folder = f"{keys.STATE}probe-{keys.unique()}/"
+    folder = f"{keys.PROBE}{keys.unique()}/"
     try:
         yield _clock(bucket, now)
         yield _absent(bucket, folder)
         yield _swap(bucket, folder)
         yield _list(bucket, folder)
         yield from _multipart(bucket, folder)
+        yield _copy(bucket, folder)
         accepted = bucket.put_wrong(f"{folder}wrong", b"data")
         yield ProbeFinding(
             "x-amz-checksum-sha256", not accepted, needed=False, says="a wrong one is accepted" if accepted else ""
         )
         yield _versions(bucket, folder)
         yield _lock(bucket)
+    finally:
+        for each in list(bucket.entries(folder)):
+            bucket.delete(each.key)
+
+
+def can_copy(bucket: Bucket) -> bool:
+    """Whether an object can be copied into a part of another one. Raises: BucketError if that cannot be told now."""
+    folder = f"{keys.PROBE}{keys.unique()}/"
+    try:
+        return _copy(bucket, folder).holds
     finally:
         for each in list(bucket.entries(folder)):
             bucket.delete(each.key)
@@ -187,3 +199,28 @@ def _multipart(bucket: Bucket, folder: str) -> Iterator[ProbeFinding]:
             yield ProbeFinding("multipart upload", holds=refused, needed=True)
     finally:
         bucket.abort(key, upload)
+
+
+def _copy(bucket: Bucket, folder: str) -> ProbeFinding:
+    """Make an object of a copy and a part, under a key such as streams have."""
+    key, source = f"{folder}copy%20", f"{folder}source"
+    holds, says, upload = False, "it has another result", ""
+    try:
+        bucket.put(source, bytes(_PART))
+        there = bucket.head(source)
+        upload = bucket.begin_parts(key)
+        copied = None if there is None else bucket.copy_part(key, upload, 1, there)
+        if copied is not None and bucket.complete(key, upload, [copied, bucket.put_part(key, upload, 2, b"the end")]):
+            found = bucket.head(key)
+            holds = found is not None and found.size == _PART + len(b"the end")
+            holds = holds and bucket.read(key, _PART - 1, _PART) == b"\0the end"
+    except BucketBusy:
+        raise
+    except BucketError as error:
+        says = str(error)
+    finally:
+        if upload:
+            bucket.abort(key, upload)
+    most = format_size(PartSizes().without_segments)
+    says = "" if holds else f"no stream may have more than about {most} in the store: {says}"
+    return ProbeFinding("UploadPartCopy", holds=holds, needed=False, says=says)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store_s3 import commits, journals, partials
+from fullsend_receiver.store_s3 import commits, journals, keys, partials
 from fullsend_receiver.store_s3.partials import ORPHAN_AGE
 
 if TYPE_CHECKING:
@@ -26,8 +26,13 @@ def recover(bucket: Bucket, is_open: Callable[[str], bool], patience: float) -> 
     Returns: a line for the log for each upload. Raises: BucketError.
     """
     done, named = [], set[str]()
+    all_read = True
     for key, generations in partials.listed(bucket).items():
         if is_open(key):
+            try:
+                named |= _uploads_of(bucket, key)
+            except StoreError:  # it may just have ended
+                all_read = False
             continue
         try:
             found = partials.examined(bucket, key, sets_aside=True) if None in generations else None
@@ -36,13 +41,23 @@ def recover(bucket: Bucket, is_open: Callable[[str], bool], patience: float) -> 
                     _sweep(bucket, key, generation)
             if found is not None:
                 done += _recover(bucket, found, patience)
-                named |= {found.upload} if found.upload is not None else set()
+                named |= found.uploads
         except StoreError as error:
             log.error(  # noqa: TRY400 - where it was found says nothing
                 "partial %s: is left to the next push of its stream, or to the next start: %s", key, error
             )
-    _abort_orphans(bucket, named)
+            all_read = False
+    _delete_probes(bucket)
+    if all_read:  # a large stream arrives for days, and what could not be read may name its multipart upload
+        _abort_orphans(bucket, named)
     return done
+
+
+def _uploads_of(bucket: Bucket, key: str) -> set[str]:
+    """Return the multipart uploads of a stream that arrives now. Raises: StoreError if they cannot be told."""
+    opened = journals.read_open(bucket, key)
+    found = None if opened is None else journals.read(bucket, opened)
+    return set() if found is None else found.uploads
 
 
 def recover_merges(bucket: Bucket, is_open: Callable[[str], bool], patience: float) -> list[str]:
@@ -65,7 +80,7 @@ def _recover(bucket: Bucket, found: BucketJournal, patience: float) -> list[str]
     key, said = found.open.key, journals.summary(found)
     if found.stored is not None:
         file = found.stored["file"]
-        if commits.complete(bucket, found.open, found.stored, found.next - 1):
+        if commits.complete(bucket, found.open, found.stored, found.objects):
             return [f"{file}: its commit was interrupted and is complete now"]
         return [f"{file}: was stored twice; the first one stays"]
     if said.offset is None or found.open.opened.merge:
@@ -74,6 +89,13 @@ def _recover(bucket: Bucket, found: BucketJournal, patience: float) -> list[str]
             partials.discard(bucket, found.open)
         return []
     return [f"partial {key}: kept, with {said.offset} raw bytes"]
+
+
+def _delete_probes(bucket: Bucket) -> None:
+    """Delete what probes have left that did not come to their end."""
+    for each in list(bucket.entries(keys.PROBE)):
+        if time.time() - each.modified > ORPHAN_AGE:
+            bucket.delete(each.key)
 
 
 def _abort_orphans(bucket: Bucket, named: set[str]) -> None:

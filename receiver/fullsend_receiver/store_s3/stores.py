@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pydantic import ValidationError
 
@@ -60,10 +60,11 @@ from fullsend_receiver.store_s3.holds import BucketHold, held
 from fullsend_receiver.store_s3.journals import BucketJournal, JournalWriter
 from fullsend_receiver.store_s3.manifests import ManifestObject
 from fullsend_receiver.store_s3.open_uploads import OpenUploads
+from fullsend_receiver.store_s3.part_sizes import PartSizes
 from fullsend_receiver.store_s3.partials import BucketUploadInfo
 from fullsend_receiver.store_s3.probe import ProbedBucket, probe
 from fullsend_receiver.store_s3.stream_index import BucketStreamIndex
-from fullsend_receiver.store_s3.uploads import PART_LEAST, BucketUpload
+from fullsend_receiver.store_s3.uploads import BucketUpload
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -80,19 +81,11 @@ _READERS: Final = 8
 #: Seconds. A merge, or a stream that arrives, writes to its journal far more often.
 _PATIENCE: Final = 900.0
 _FORMAT: Final = 1
+_SIZES: Final = PartSizes()
 
 
 class BucketStore:
     """A `Store` in a bucket."""
-
-    capabilities: ClassVar = Capabilities(
-        part_size=0,
-        can_truncate=False,
-        can_read_partials=False,
-        free_space_known=False,
-        look_every=10.0,
-        relook_every=86400.0,
-    )
 
     def __init__(
         self,
@@ -100,16 +93,25 @@ class BucketStore:
         home: Path,
         store_id: str = "",
         *,
-        part_least: int = PART_LEAST,
+        sizes: PartSizes = _SIZES,
         patience: float = 0.0,
     ) -> None:
-        """Makes no request. `home`: see `Store.home`; `store_id`: of its marker, empty: unknown; `part_least`: bytes of
-        a part, at least; `patience`: seconds for which an upload is left alone that another host may be writing.
+        """Makes no request. `home`: see `Store.home`; `store_id`: of its marker, empty: unknown; `sizes`: of parts;
+        `patience`: seconds for which an upload is left alone that another host may be writing.
         """
         self.bucket = bucket
         self.home = home
         self.store_id = store_id
-        self._part_least = part_least
+        self.capabilities = Capabilities(
+            part_size=0,
+            can_truncate=False,
+            can_read_partials=False,
+            free_space_known=False,
+            look_every=10.0,
+            relook_every=86400.0,
+            stream_most=sizes.object_most,
+        )
+        self._sizes = sizes
         self._patience = patience
         self._open = OpenUploads(home / "arriving")
         self._told: set[str] = set()  # what is set aside, and locked
@@ -161,7 +163,7 @@ class BucketStore:
 
     def check_fitness(self) -> None:
         """See `Store.check_fitness`: an object can be stored, and deleted."""
-        key = f"{keys.STATE}probe-{keys.unique()}"
+        key = f"{keys.PROBE}{keys.unique()}"
         try:
             self.bucket.put(key, b"", if_absent=True)
         finally:
@@ -173,7 +175,7 @@ class BucketStore:
 
     def costs(self, chunks: int, chunk: int, batch: int) -> tuple[RequestCost, RequestCost]:
         """See `Store.costs`."""
-        return costs.pushed(chunks, chunk, batch, least=self._part_least), costs.read(chunks, chunk)
+        return costs.pushed(chunks, chunk, batch, sizes=self._sizes), costs.read(chunks, chunk)
 
     # --- arriving streams; the interface has the descriptions
 
@@ -182,13 +184,13 @@ class BucketStore:
         self.check_mounted()
         found = partials.examined(self.bucket, key, sets_aside=True)
         if found is not None and found.stored is not None:
-            commits.complete(self.bucket, found.open, found.stored, found.next - 1)
+            commits.complete(self.bucket, found.open, found.stored, found.objects)
         elif found is not None:
             partials.discard(self.bucket, found.open)
         begun = journals.begin(self.bucket, key, opened)
         self._open.add(key)
         return BucketUpload(
-            self.bucket, begun, JournalWriter(self.bucket, begun, 1), self._open.discard, part_least=self._part_least
+            self.bucket, begun, JournalWriter(self.bucket, begun, 1), self._open.discard, sizes=self._sizes
         )
 
     def reopen(self, key: str, *, at_resume_point: bool) -> tuple[BucketUpload, Standing] | None:
@@ -202,7 +204,7 @@ class BucketStore:
             return None
         if len(place.segments) > limits.SEGMENTS_MAX - limits.SEGMENTS_RESUMED:
             return None  # resumed too often: the manifest has no room for another segment
-        upload = BucketUpload.resumed(self.bucket, found, place, self._open.discard, part_least=self._part_least)
+        upload = BucketUpload.resumed(self.bucket, found, place, self._open.discard, sizes=self._sizes)
         self._open.add(key)
         return upload, place
 
@@ -219,7 +221,7 @@ class BucketStore:
             raise StoreError(msg)
         found: BucketJournal | None = partials.examined(self.bucket, key, sets_aside=True)
         if found is not None and found.stored is not None:
-            commits.complete(self.bucket, found.open, found.stored, found.next - 1)
+            commits.complete(self.bucket, found.open, found.stored, found.objects)
         elif found is not None:
             partials.discard(self.bucket, found.open)
 

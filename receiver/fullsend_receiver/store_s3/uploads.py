@@ -3,7 +3,7 @@
 What arrives waits in memory. A batch is durable as an object of the journal, with its bytes. Once the bytes that wait
 are enough for a part, they are stored as one, and the journal names it. So each batch is acknowledged by itself, also a
 small one, and the bytes of a fast stream are stored once. A part is not cut. Nothing reads it before the upload is
-sealed.
+sealed. object_parts.py stores the parts.
 """
 
 from __future__ import annotations
@@ -28,30 +28,25 @@ from fullsend_receiver.store.names import hash_line
 from fullsend_receiver.store.read_back import ReadBack
 from fullsend_receiver.store.resume_point import last_record
 from fullsend_receiver.store.seekable import IndexEntry, tables
-from fullsend_receiver.store_s3 import commits, journals, partials
+from fullsend_receiver.store_s3 import commits, journals, keys, partials
 from fullsend_receiver.store_s3.blob import BucketBlob
 from fullsend_receiver.store_s3.bucket import Bucket
-from fullsend_receiver.store_s3.journals import BucketJournal, JournalWriter, OpenUpload, Sealed, StoredPart
+from fullsend_receiver.store_s3.journals import (
+    BucketJournal,
+    JournalWriter,
+    OpenUpload,
+    Sealed,
+    StoredPart,
+    UploadLost,
+)
+from fullsend_receiver.store_s3.object_parts import ObjectParts
 
 if TYPE_CHECKING:
     from fullsend_receiver.store.api import Replaced, Supersedes
+    from fullsend_receiver.store_s3.part_sizes import PartSizes
 
-#: The parts that an upload may have: S3 allows no more.
-PARTS_MAX: Final = 10_000
-#: Bytes of a part, at least: S3 allows 5 MiB, except for the last one.
-PART_LEAST: Final = 8 * limits.MIB
-#: Every so many parts the next ones grow by PART_LEAST, up to PART_MOST: then 10,000 parts have 500 GiB and more.
-_GROWS_AFTER: Final = 500
-PART_MOST: Final = 64 * limits.MIB
 #: How often as many bytes may wait until a chunk ends with a resumable record. A part ends there, if it can.
 _PATIENCE: Final = 2
-
-
-def least_of(part: int, least: int = PART_LEAST) -> int:
-    """Return the stored bytes from which on what waits becomes a part. `part`: how many parts there are; `least`: bytes
-    of the first one.
-    """
-    return min(PART_MOST, least * (1 + part // _GROWS_AFTER))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +75,22 @@ class BucketUpload:
         writer: JournalWriter,
         ended: Callable[[str], None],
         *,
-        part_least: int = PART_LEAST,
+        sizes: PartSizes,
+        found: BucketJournal | None = None,
     ) -> None:
-        """`ended`: called once, with the key, as soon as this process no longer has it open."""
+        """`found`: the journal, if it is taken over; `ended`: called once, with the key, as soon as this process no
+        longer has it open.
+        """
         self.key = opened.key
         self.size = 0
         self._bucket = bucket
         self._open = opened
         self._writer = writer
         self._ended_call = ended
-        self._part_least = part_least
         self._arrived: deque[bytes] = deque()  # frames of which no batch has told yet
         self._waiting: list[_Waiting] = []
         self._entries: list[IndexEntry] = []
-        self._parts: list[StoredPart] = []
-        self._upload: str | None = None
+        self._parts = ObjectParts(bucket, opened, writer, sizes, found)
         self._sealed: Sealed | None = None
         self._durable = 0
         self._raw = 0
@@ -111,7 +107,7 @@ class BucketUpload:
         place: Standing,
         ended: Callable[[str], None],
         *,
-        part_least: int = PART_LEAST,
+        sizes: PartSizes,
     ) -> BucketUpload:
         """Take an upload over, at a place that is not within a part. Raises: StoreError, PartialDamaged."""
         tail = memoryview(found.tail(bucket, place.stored))
@@ -119,8 +115,9 @@ class BucketUpload:
         cut = end is None or place.offset != end.offset
         writer = JournalWriter(bucket, found.open, found.next)
         writer.write([journals.owner_line(), *([journals.cut_line(place)] if cut else [])])
-        partials.abort_others(bucket, found.open.data, found.upload)
-        self = cls(bucket, found.open, writer, ended, part_least=part_least)
+        for prefix in (found.open.data, keys.journal_prefix(found.open.key, found.open.generation)):
+            partials.abort_others(bucket, prefix, found.uploads)
+        self = cls(bucket, found.open, writer, ended, sizes=sizes, found=found)
         stored = raw = 0
         for written in journals.chunks_in(found):
             if stored == place.stored:
@@ -133,7 +130,7 @@ class BucketUpload:
             self._entries.append(entry)
             stored += entry.stored_length
             raw += entry.raw_length
-        self._parts, self._upload, self._sealed = [*found.parts], found.upload, found.sealed
+        self._sealed = found.sealed
         self.size = self._durable = stored
         self._raw = raw
         self._file_hash = None
@@ -175,6 +172,7 @@ class BucketUpload:
         self.sync(batch)
 
     def _sync(self, batch: Batch) -> None:
+        self._parts.check_size(batch.stored)
         for written in batch.chunks:
             self._waiting.append(_Waiting(self._arrived.popleft(), written, self._raw))
             self._entries.append(written.entry)
@@ -182,7 +180,7 @@ class BucketUpload:
         lines = [journal.durable_line(batch)]
         if count := self._part_count():
             lines.append(journals.part_line(self._put_part(count)))
-        in_parts = self._parts[-1].end if self._parts else 0
+        in_parts = self._parts.end
         start = max(self._durable, in_parts)
         tail = b"".join(each.frame for each in self._waiting)[start - in_parts :]
         if tail:
@@ -192,7 +190,7 @@ class BucketUpload:
 
     def _part_count(self) -> int:
         """Return how many of the waiting chunks become a part; 0: they wait."""
-        least = least_of(len(self._parts), self._part_least)
+        least = self._parts.next_size
         size = count = 0
         for number, each in enumerate(self._waiting, 1):
             size += len(each.frame)
@@ -201,27 +199,13 @@ class BucketUpload:
         return count or (len(self._waiting) if size >= least * _PATIENCE else 0)
 
     def _put_part(self, count: int) -> StoredPart:
-        # One number is left for the last part, which has the tables.
-        if len(self._parts) >= PARTS_MAX - 1:
-            msg = f"partial {self.key}: has {PARTS_MAX} parts, and a store in a bucket holds no more of a stream"
-            raise StoreError(msg)
-        if self._upload is None:
-            upload = self._bucket.begin_parts(self._open.data)
-            # Before its first part, so that a process that dies here leaves no upload that nothing names.
-            self._writer.write([journals.upload_line(upload)])
-            self._upload = upload
         chunks = self._waiting[:count]
-        part = self._bucket.put_part(
-            self._open.data, self._upload, len(self._parts) + 1, b"".join(each.frame for each in chunks)
-        )
         last = chunks[-1]
         record = None
         if last.resumable:
             raw = Decompressor().decompress(last.frame, last.written.entry.raw_length)
             record = last_record(raw, last.written.record_start - last.raw_start)
-        before = self._parts[-1].end if self._parts else 0
-        stored = StoredPart(part, before + part.size, record)
-        self._parts.append(stored)
+        stored = self._parts.put(b"".join(each.frame for each in chunks), record)
         del self._waiting[:count]
         return stored
 
@@ -243,11 +227,11 @@ class BucketUpload:
     def record(self, standing: Standing) -> Record:
         """Return the record that ends at a place. See `Upload.record`."""
         features = standing.begins[-1].features
-        last = next((each for each in self._parts if each.end == standing.stored), None)
-        if last is not None and last.record is not None:
+        last = self._parts.last
+        if last is not None and last.end == standing.stored and last.record is not None:
             header, digest = last.record
             return Record(header=header, payload_sha256=digest, features=features)
-        at = self._parts[-1].end if self._parts else 0
+        at = self._parts.end
         for each in self._waiting:
             at += len(each.frame)
             if at == standing.stored:
@@ -262,52 +246,35 @@ class BucketUpload:
     def seal(self, chunks: int) -> tuple[int, str]:
         """Store tables and what waits, and make one object of the parts. See `Upload.seal`.
 
-        If an earlier process has stored some of it, the whole object is read, and each chunk compared with its hash.
+        If an earlier process has stored some of it, or the object store has copied some of it, the whole object is
+        read, and each chunk compared with its hash.
         """
         if self._durable != self.size or self._arrived:
             msg = f"partial {self.key}: {self.size} bytes are written, of which only {self._durable} are durable"
             raise StoreError(msg)
         end = b"".join(tables(self._entries, chunks))
         whole = self.size + len(end)
+        self._parts.check_size(whole)
         tail = b"".join(each.frame for each in self._waiting) + end
-        if self._sealed is None:
-            self._sealed = self._seal(tail, whole, chunks)
-        if self._sealed.upload is None:
-            self._bucket.put(self._open.data, tail)
-        else:
-            self._complete(self._sealed)
-        if self._file_hash is None:
-            self._file_hash = self._hash_again(len(end))
-        else:
-            self._file_hash.update(end)
+        try:
+            if self._sealed is None:
+                self._refuse_failed()
+                self._sealed = self._parts.seal(tail, whole, chunks)
+            if self._sealed.upload is None:
+                self._bucket.put(self._open.data, tail)
+            else:
+                self._parts.complete(self._sealed)
+            if self._file_hash is None or self._parts.copied:
+                self._file_hash = self._hash_again(len(end))
+            else:
+                self._file_hash.update(end)
+        except (PartialDamaged, UploadLost):
+            self._failed = True
+            raise
         digest = self._file_hash.hexdigest()
         self._bucket.put(hash_of(self._open.data), hash_line(digest, PurePosixPath(self._open.data)))
         self.size = self._durable = whole
         return whole, digest
-
-    def _seal(self, tail: bytes, whole: int, chunks: int) -> Sealed:
-        """Store the last part, and write the `seal` line."""
-        if self._upload is None or not self._parts:
-            if self._upload is not None:  # a process died before its first part was in the journal
-                self._bucket.abort(self._open.data, self._upload)
-            sealed = Sealed(whole, chunks, (), None)
-        else:
-            last = self._bucket.put_part(self._open.data, self._upload, len(self._parts) + 1, tail)
-            sealed = Sealed(whole, chunks, (*(each.part for each in self._parts), last), self._upload)
-        self._write([journals.seal_line(sealed)])
-        return sealed
-
-    def _complete(self, sealed: Sealed) -> None:
-        assert sealed.upload is not None  # noqa: S101 - for mypy: the caller has looked
-        there = self._bucket.parts(self._open.data, sealed.upload)
-        if there is not None:
-            # A process that was stalled may have replaced a part after it was acknowledged.
-            if [(each.number, each.etag) for each in there] != [(each.number, each.etag) for each in sealed.parts]:
-                raise self._lost("its parts are not those that were acknowledged")
-            self._bucket.complete(self._open.data, sealed.upload, sealed.parts)
-        found = self._bucket.head(self._open.data)
-        if found is None or found.size != sealed.size:
-            raise self._lost("the object store has lost some of its parts")
 
     def _hash_again(self, end: int) -> hashlib._Hash:
         """Read the whole object, and compare its chunks with what was proven when they arrived. Returns: its hash."""
@@ -318,14 +285,9 @@ class BucketUpload:
             for _entry in self._entries:
                 digest.update(reader.next(blob.read))
         except PartialDamaged as error:
-            raise self._lost(str(error)) from None
+            raise self._parts.lost(str(error)) from None
         digest.update(blob.read(blob.size - end, end))
         return digest
-
-    def _lost(self, why: str) -> PartialDamaged:
-        """The upload is of no use any more: set it aside. Returns: the error."""
-        self._failed = True
-        return partials.set_aside(self._bucket, self._open, why)
 
     def sealed(self) -> BucketBlob:
         """Open the sealed object. See `Upload.sealed`."""
@@ -348,7 +310,8 @@ class BucketUpload:
             self._committing = True  # even if writing the line fails: whether it is stored is unknown
             self._write(prepared.lines)
             self.close(keep=True)
-            return commits.complete(bucket, self._open, prepared.commit, self._writer.objects, held=True)
+            objects = None if self._parts.in_segments else self._writer.objects
+            return commits.complete(bucket, self._open, prepared.commit, objects, held=True)
 
     def close(self, *, keep: bool) -> None:
         """End it. See `Upload.close`."""

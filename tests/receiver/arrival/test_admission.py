@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests import streams
+from tests.receiver.buckets import MemoryBucket, store_in
 from tests.receiver.faulty import FaultyDisk
 from tests.receiver.helpers import SENDER, plant, push_of, read_manifest, remove, store_stream
 from tests.receiver.peer import chunks, control, finish
@@ -21,6 +22,7 @@ from fullsend_receiver.arrival.bounds import Ratio, RoomRequest
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import NoBase
 from fullsend_receiver.store.durable import locked
+from fullsend_receiver.store.errors import StreamTooLarge
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.opened import partial_key
 
@@ -61,6 +63,18 @@ def test_stream_that_is_stored_has_its_receipt(store: LocalStore) -> None:
     (store.root / file).unlink()
     assert isinstance(judge(Catalogues(store), SENDER, push_of(FULL)), RoomRequest)  # to replace it
     assert already_stored(Catalogues(store), SENDER, push_of(FULL)) is None
+
+
+def test_stream_that_is_too_large_for_a_bucket_is_refused_by_its_estimate(tmp_path: Path) -> None:
+    catalogues = Catalogues(store_in(MemoryBucket(), tmp_path))
+    offered = push_of(FULL).model_copy(update={"size_estimate": 51 << 40})
+    with pytest.raises(StreamTooLarge, match=r"tank/data@now: is too large: .*a stream has 5.0 TiB here at most"):
+        judge(catalogues, SENDER, offered)
+    fits = offered.model_copy(update={"size_estimate": 49 << 40})
+    assert isinstance(judge(catalogues, SENDER, fits), RoomRequest)
+    # By what has arrived of it, it is known how it compresses.
+    with pytest.raises(StreamTooLarge, match="at the ratio of what has arrived of it"):
+        judge(catalogues, SENDER, fits, arrived=1 << 40, stored=1 << 39)
 
 
 def test_package_is_taken_whatever_is_stored(store: LocalStore) -> None:

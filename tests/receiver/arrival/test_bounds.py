@@ -4,6 +4,7 @@ import pytest
 
 from fullsend_protocol.shared.errors import ErrorCode
 from fullsend_receiver.arrival.bounds import Arrival, Fill, NoRoom, Overrun, Ratio, RoomRequest
+from fullsend_receiver.store.errors import StreamTooLarge
 
 
 def test_the_reason_comes_before_the_way_out() -> None:
@@ -18,6 +19,31 @@ def test_the_reason_comes_before_the_way_out() -> None:
 
 def test_a_ratio_is_stored_by_raw() -> None:
     assert Ratio(5, 10, "").value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("raw", "ratio", "before", "says"),
+    [
+        (None, None, 2000, None),
+        (9000, None, 100, None),  # it may compress well
+        (9000, Ratio(1, 10, "of its last streams"), 100, None),
+        (9000, Ratio(1, 2, "of its last streams"), 100, "4.5 KiB in all at the ratio of its last streams"),
+        (9000, None, 200, "1.1 KiB in all at best"),
+    ],
+)
+def test_a_stream_that_is_larger_than_any_may_be_is_refused(
+    raw: int | None, ratio: Ratio | None, before: int, says: str | None
+) -> None:
+    wanted = RoomRequest("tank/data@now", raw, ratio, before=before)
+    if says is None:
+        wanted.check_size(1000)
+        return
+    with pytest.raises(StreamTooLarge) as caught:
+        wanted.check_size(1000)
+    said = str(caught.value)
+    assert said.startswith("tank/data@now: is too large: ")
+    assert says in said
+    assert "\n" not in said
 
 
 async def test_a_whole_stream_reserves_nothing_and_still_counts() -> None:

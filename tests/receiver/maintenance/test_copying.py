@@ -19,6 +19,7 @@ from fullsend_receiver.maintenance import copying
 from fullsend_receiver.maintenance.copying import Copier, CopyAbandoned, CopyRefused, CopySpoilt, plan_copy
 from fullsend_receiver.store import playback
 from fullsend_receiver.store.errors import StoreError
+from fullsend_receiver.store_s3.part_sizes import PartSizes
 
 if TYPE_CHECKING:
     from pathlib import Path, PurePosixPath
@@ -284,6 +285,16 @@ def test_room_of_the_target_is_kept_free(store: LocalStore, tmp_path: Path) -> N
     with pytest.raises(CopyRefused, match="some must stay free"):
         Copier(store, target, keep_free=SizeOrShare(share=1.0)).copy(stored(store, file))
     assert not target.has(file)
+
+
+def test_stream_that_is_too_large_for_the_target_is_refused_unread(store: LocalStore, tmp_path: Path) -> None:
+    bucket = MemoryBucket()
+    (tmp_path / "home").mkdir()
+    target = store_in(bucket, tmp_path / "home", sizes=PartSizes(object_most=1000))
+    file = store_stream(store, SENDER, CHAIN.run(None, 0)[0][1])
+    with pytest.raises(CopyRefused, match="a stream has 1000 B in the target at most"):
+        Copier(store, target).copy(stored(store, file))
+    assert bucket.objects == {}
 
 
 def test_base_that_is_missing_there_is_due_too(store: LocalStore, target: Any) -> None:

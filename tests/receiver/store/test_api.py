@@ -20,7 +20,18 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import pytest
 from tests.receiver import crash
-from tests.receiver.buckets import FILE, KEY, PUSH, RAW, MemoryBucket, SteppedBucket, gateways, in_ceph, manifest_for
+from tests.receiver.buckets import (
+    FILE,
+    KEY,
+    PUSH,
+    RAW,
+    SEGMENTS,
+    MemoryBucket,
+    SteppedBucket,
+    gateways,
+    in_ceph,
+    manifest_for,
+)
 from tests.receiver.helpers import (
     PROGRAM,
     SENDER,
@@ -42,8 +53,8 @@ from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.names import hash_line
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.seekable import FileDamaged, tables_size
+from fullsend_receiver.store_s3.part_sizes import PartSizes
 from fullsend_receiver.store_s3.stores import BucketStore, make_bucket_store
-from fullsend_receiver.store_s3.uploads import PART_LEAST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,10 +150,10 @@ class InBucket:
 
     def _store(self, bucket: ProbedBucket, store: BucketStore) -> BucketStore:
         stepped = cast("ProbedBucket", SteppedBucket(bucket, self._step))
-        return BucketStore(stepped, store.home, store.store_id, part_least=self.part_least)
+        return BucketStore(stepped, store.home, store.store_id, sizes=self.sizes)
 
     #: Two chunks of RAW are a part.
-    part_least = sum(len(chunk.frame) for chunk in crash.chunks()[:2])
+    sizes = PartSizes(least=sum(len(chunk.frame) for chunk in crash.chunks()[:2]))
 
     def _step(self, _name: str) -> None:
         if self._cut is not None:
@@ -160,13 +171,19 @@ class InBucket:
 class InOnePart(InBucket):
     """The same, where all of a stream waits for its end."""
 
-    part_least = 1 << 20
+    sizes = PartSizes(least=1 << 20)
+
+
+class InSegments(InBucket):
+    """The same, where a stream is large: each chunk but the first one is a segment."""
+
+    sizes = SEGMENTS
 
 
 class InCeph(InBucket):
     """The same in a real Ceph. Each process takes the other gateway."""
 
-    part_least = PART_LEAST
+    sizes = PartSizes()
 
     def bucket(self) -> ProbedBucket:  # type: ignore[explicit-override]
         return in_ceph(secrets.token_hex(8))
@@ -181,7 +198,12 @@ class InCeph(InBucket):
         self._gateways = itertools.cycle([1, 0])
 
 
-KINDS: Final[dict[str, Kind]] = {"local": Local(), "bucket": InBucket(), "bucket, one part": InOnePart()}
+KINDS: Final[dict[str, Kind]] = {
+    "local": Local(),
+    "bucket": InBucket(),
+    "bucket, one part": InOnePart(),
+    "bucket, segments": InSegments(),
+}
 if gateways():
     KINDS["ceph"] = InCeph()
 

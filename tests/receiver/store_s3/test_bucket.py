@@ -109,3 +109,42 @@ def test_parts_that_are_not_those_of_the_upload_become_nothing(buckets: tuple[Bu
     one.abort("key", upload)
     one.abort("key", upload)
     assert one.parts("key", upload) is None
+
+
+def test_object_is_copied_into_a_part_of_another_one(buckets: tuple[Bucket, Bucket]) -> None:
+    one, other = buckets
+    made = one.begin_parts(".partial/k/g/segment-00000002")
+    first = one.put_part(".partial/k/g/segment-00000002", made, 1, bytes(LEAST_PART))
+    assert one.complete(".partial/k/g/segment-00000002", made, [first])
+    source = other.head(".partial/k/g/segment-00000002")
+    assert source is not None
+    upload = one.begin_parts("key%20")
+    parts = [one.put_part("key%20", upload, 1, b"1" * LEAST_PART)]
+    copied = other.copy_part("key%20", upload, 2, source)
+    again = one.copy_part("key%20", upload, 2, source)
+    assert copied is not None
+    assert again == copied  # so that a late one does no harm
+    parts += [copied, one.put_part("key%20", upload, 3, b"the end")]
+    said = other.parts("key%20", upload)
+    assert said is not None
+    assert [(each.number, each.etag, each.size) for each in said] == [
+        (each.number, each.etag, each.size) for each in parts
+    ]
+    one.delete(source.key)
+    assert other.complete("key%20", upload, parts)
+    assert one.read("key%20", LEAST_PART - 1, 2) == b"1\0"
+    assert one.read("key%20", 2 * LEAST_PART - 1, 100) == b"\0the end"
+
+
+def test_copy_of_what_is_not_there_is_no_part(buckets: tuple[Bucket, Bucket]) -> None:
+    one, other = buckets
+    one.put("source", b"data")
+    source = one.head("source")
+    assert source is not None
+    upload = one.begin_parts("key")
+    other.abort("key", upload)
+    assert one.copy_part("key", upload, 1, source) is None
+    upload = one.begin_parts("key")
+    other.delete("source")
+    assert one.copy_part("key", upload, 1, source) is None
+    one.abort("key", upload)

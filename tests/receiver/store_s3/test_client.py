@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from fullsend_receiver.store_s3.bucket import BucketError, Part
+from fullsend_receiver.store_s3.bucket import BucketBusy, BucketError, BucketObject, Part
 from fullsend_receiver.store_s3.client import Access, BotoBucket
 
 #: What a server answers: status, headers, body.
@@ -229,6 +229,32 @@ def test_parts_that_the_store_refuses_are_not_complete(server: Server) -> None:
     assert not bucket.complete("key", "u", [Part(1, "e", 3, "00" * 32)])
     assert bucket.parts("key", "u") is None
     assert b"<ChecksumSHA256>AAAA" in server.seen[0][3]
+
+
+def test_copy_is_told_with_the_checksum_that_the_store_has_made(server: Server) -> None:
+    digest = hashlib.sha256(b"abc")
+    checksum = f"<ChecksumSHA256>{base64.b64encode(digest.digest()).decode()}</ChecksumSHA256>"
+    said = "<CopyPartResult><ETag>&quot;e2&quot;</ETag>{}</CopyPartResult>"
+    server.answers = [(200, {}, said.format(each).encode()) for each in (checksum, "")]
+    bucket, source = server.bucket(), BucketObject(".partial/k/g/segment-00000002", 3, "e1", 0.0)
+    assert bucket.copy_part("key%20", "u", 2, source) == Part(2, "e2", 3, digest.hexdigest())
+    assert bucket.copy_part("key%20", "u", 2, source) == Part(2, "e2", 3)
+    method, path, headers, body = server.seen[0]
+    assert (method, path, body) == ("PUT", "/b/pre/fix/key%2520?uploadId=u&partNumber=2", b"")
+    assert headers["x-amz-copy-source"] == "b/pre/fix/.partial/k/g/segment-00000002"
+
+
+@pytest.mark.parametrize("code", ["NoSuchKey", "NoSuchUpload"])
+def test_copy_of_what_is_not_there_is_none(server: Server, code: str) -> None:
+    server.answers = [refusal(404, code)]
+    assert server.bucket().copy_part("key", "u", 2, BucketObject("k", 3, "e1", 0.0)) is None
+
+
+def test_copy_that_fails_behind_its_status_is_an_error(server: Server) -> None:
+    """A store may answer 200 before it has copied, and tell an error then."""
+    server.answers = [(200, {}, b"<Error><Code>InternalError</Code><Message>m</Message></Error>")]
+    with pytest.raises(BucketBusy, match="UploadPartCopy is refused"):
+        server.bucket().copy_part("key", "u", 2, BucketObject("k", 3, "e1", 0.0))
 
 
 def test_missing_library_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

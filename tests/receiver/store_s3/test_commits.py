@@ -110,6 +110,6 @@ def test_loser_deletes_its_bytes(store: BucketStore, bucket: MemoryBucket) -> No
     assert prepared is not None
     bucket.delete(f".partial/{KEY}/open")
     assert store_raw(store)
-    assert commits.complete(bucket, found.open, prepared.commit, found.next - 1) is False
+    assert commits.complete(bucket, found.open, prepared.commit, found.objects) is False
     assert [each for each in names(bucket) if each.endswith(".zst")] != [found.open.data]
     assert decode(content(store)) == RAW

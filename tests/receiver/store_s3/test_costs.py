@@ -17,9 +17,9 @@ from fullsend_receiver.maintenance.scrub_cost import scrubbed
 from fullsend_receiver.store.api import RequestCost
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.playback import stored_chunks
-from fullsend_receiver.store_s3 import costs, uploads
+from fullsend_receiver.store_s3 import costs
+from fullsend_receiver.store_s3.part_sizes import PartSizes
 from fullsend_receiver.store_s3.stores import BucketStore
-from fullsend_receiver.store_s3.uploads import PART_LEAST, least_of
 
 if TYPE_CHECKING:
     from pathlib import Path, PurePosixPath
@@ -120,11 +120,11 @@ SHAPES: Final = [(3, 1), (1, 3), (2, 3), (1, 0), (4, 1 << 10)]
 @pytest.mark.parametrize(("batch", "least"), SHAPES)
 def test_costs_are_those_of_a_real_push_restore_and_scrub(tmp_path: Path, raw: bytes, batch: int, least: int) -> None:
     bucket = CountedBucket(MemoryBucket(least_part=0))
-    part_least = max(1, least * limits.CHUNK_MIN)
-    store = BucketStore(cast("ProbedBucket", bucket), tmp_path, part_least=part_least)
-    file, sizes = push(store, raw, batch)
+    sizes = PartSizes(least=max(1, least * limits.CHUNK_MIN))
+    store = BucketStore(cast("ProbedBucket", bucket), tmp_path, sizes=sizes)
+    file, lengths = push(store, raw, batch)
     counted = bucket.cost()
-    chunks, chunk = len(sizes), sizes[0]  # all are as large as this, except for the last one
+    chunks, chunk = len(lengths), lengths[0]  # all are as large as this, except for the last one
     told, read = store.costs(chunks, chunk, batch)
     same(counted, dataclasses.replace(told, received=0), 0.1)
     assert counted.deletes == told.working
@@ -140,9 +140,6 @@ def test_costs_are_those_of_a_real_push_restore_and_scrub(tmp_path: Path, raw: b
 
 
 def test_parts_grow_as_the_upload_s_do() -> None:
-    assert least_of(0) == PART_LEAST
-    assert least_of(uploads._GROWS_AFTER) == 2 * PART_LEAST
-    assert least_of(uploads.PARTS_MAX) == uploads.PART_MOST
     chunk = limits.CHUNK_MIN
     few, many = (costs.pushed(count, chunk, 8) for count in (1 << 8, 1 << 16))
     assert few.sent < 1.01 * (1 << 8) * chunk

@@ -9,6 +9,7 @@ from tests.receiver.helpers import SENDER
 
 from fullsend_protocol.shared.errors import ErrorCode
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
+from fullsend_receiver.store.journal import make_line
 from fullsend_receiver.store.opened import open_offer
 from fullsend_receiver.store_s3 import journals, keys
 from fullsend_receiver.store_s3.journals import JournalWriter, UploadLost
@@ -87,6 +88,14 @@ def test_object_that_is_not_as_written_is_damage(store: BucketStore, bucket: Mem
     bucket.put(name, bytes(spoilt) if at >= 0 else bytes(spoilt[:-1]))
     with pytest.raises(PartialDamaged):
         journal_of(bucket)
+
+
+@pytest.mark.parametrize("word", ["closing", "copied"])
+def test_line_that_ends_no_segment_is_damage(bucket: MemoryBucket, word: str) -> None:
+    opened = journals.begin(bucket, KEY, OPENED)
+    JournalWriter(bucket, opened, 1).write([make_line({word: 7})])
+    with pytest.raises(PartialDamaged, match="ends a segment that has not begun"):
+        journals.read(bucket, opened)
 
 
 def test_missing_bytes_are_damage(store: BucketStore, bucket: MemoryBucket) -> None:

@@ -26,3 +26,12 @@ def test_objects_of_a_journal_are_listed_in_the_order_of_their_numbers() -> None
 def test_object_of_an_arriving_stream_tells_which_and_its_generation() -> None:
     assert keys.partial_of(keys.open_key(KEY)) == (KEY, None)
     assert keys.partial_of(keys.journal_key(KEY, "g", 1)) == (KEY, "g")
+
+
+def test_segments_are_listed_behind_the_journal_and_have_keys_that_any_store_can_copy() -> None:
+    segment = keys.segment_key(KEY, "g", 7501)
+    assert keys.is_segment(segment)
+    assert not keys.is_segment(keys.journal_key(KEY, "g", 1))
+    assert segment > keys.journal_key(KEY, "g", 99_999_999)
+    assert keys.partial_of(segment) == (KEY, "g")
+    assert "%" not in segment

@@ -9,8 +9,8 @@ from tests.receiver.buckets import PLACES, MemoryBucket, in_ceph
 from tests.receiver.versioned_bucket import VersionedBucket
 
 from fullsend_receiver.store.api import ProbeFinding
-from fullsend_receiver.store_s3.bucket import BucketError, Part
-from fullsend_receiver.store_s3.probe import probe
+from fullsend_receiver.store_s3.bucket import BucketBusy, BucketError, Part
+from fullsend_receiver.store_s3.probe import can_copy, probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,6 +42,19 @@ class Refusing(MemoryBucket):
 
     def begin_parts(self, key: str) -> str:  # type: ignore[explicit-override]
         raise BucketError("not implemented")
+
+
+class WithoutCopies(MemoryBucket):
+    """Does not know UploadPartCopy. `error`: what it says; None: that there is no such object."""
+
+    def __init__(self, error: BucketError | None) -> None:
+        super().__init__()
+        self._error = error
+
+    def copy_part(self, key: str, upload: str, number: int, source: BucketObject) -> Part | None:  # type: ignore[explicit-override]
+        if self._error is not None:
+            raise self._error
+        return None
 
 
 class Late(MemoryBucket):
@@ -137,6 +150,33 @@ def test_unknown_requests_are_found() -> None:
     assert lacks(Refusing()) == {"PUT If-None-Match", "PUT If-Match", "multipart upload"}
 
 
+@pytest.mark.parametrize("error", [None, BucketError("s3://b/k: UploadPartCopy is refused (501 NotImplemented)")])
+def test_store_that_cannot_copy_is_told_with_what_that_limits(error: BucketError | None) -> None:
+    bucket = WithoutCopies(error)
+    assert lacks(bucket) == set()
+    (found,) = [each for each in probe(bucket) if not each.holds]
+    assert (found.what, found.needed) == ("UploadPartCopy", False)
+    assert "no stream may have more than about 5" in found.says
+    assert str(error or "") in found.says
+    assert not can_copy(bucket)
+    assert (bucket.objects, bucket.uploads) == ({}, {})
+
+
+def test_store_that_is_away_tells_nothing_about_copies() -> None:
+    bucket = WithoutCopies(BucketBusy("the object store is overloaded"))
+    with pytest.raises(BucketBusy):
+        can_copy(bucket)
+    assert (bucket.objects, bucket.uploads) == ({}, {})
+
+
+def test_copy_of_something_else_is_no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket = MemoryBucket()
+    monkeypatch.setattr(
+        bucket, "copy_part", lambda key, upload, number, _source: bucket.put_part(key, upload, number, bytes(6 << 20))
+    )
+    assert not can_copy(bucket)
+
+
 def test_late_list_is_found() -> None:
     assert "consistent LIST" in lacks(Late())
 
@@ -155,4 +195,5 @@ def test_store_that_tells_no_time_is_believed(monkeypatch: pytest.MonkeyPatch) -
 def test_bucket_of_this_place_has_all_that_is_needed(place: str) -> None:
     bucket: Any = MemoryBucket() if place == "memory" else in_ceph(secrets.token_hex(8))
     assert lacks(bucket) == set()
+    assert can_copy(bucket)
     assert list(bucket.entries("")) == []

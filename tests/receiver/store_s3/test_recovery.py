@@ -117,3 +117,12 @@ def test_recovery_in_a_full_bucket_fails_as_on_a_full_disk(bucket: MemoryBucket,
     bucket.put(keys.REMOVING, b'{"format": 1, "state": "choosing"}')
     with pytest.raises(OSError, match="the bucket is full"):
         store_in(SteppedBucket(bucket, refuse), tmp_path).recover()
+
+
+def test_what_a_probe_has_left_is_deleted_after_a_day(store: BucketStore, bucket: MemoryBucket) -> None:
+    bucket.put(f"{keys.PROBE}x/source", b"data")
+    store.recover()
+    assert names(bucket) == [f"{keys.PROBE}x/source"]
+    bucket.objects = {key: (data, etag, at - ORPHAN_AGE - 1) for key, (data, etag, at) in bucket.objects.items()}
+    store.recover()
+    assert names(bucket) == []

@@ -23,7 +23,6 @@ from tests.receiver.helpers import SENDER, chunks_from, decode, take, take_one
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.opened import open_offer
-from fullsend_receiver.store_s3 import uploads
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -170,23 +169,6 @@ def test_multipart_upload_that_a_dead_process_had_just_begun_is_aborted(
     bucket.begin_parts(found.open.data)
     again.partial.close(keep=False)
     assert (names(bucket), bucket.uploads) == ([], {})
-
-
-def test_parts_grow_so_that_their_number_is_enough_for_a_large_stream() -> None:
-    sizes = [
-        min(uploads.PART_MOST, uploads.PART_LEAST * (1 + number // uploads._GROWS_AFTER))
-        for number in range(uploads.PARTS_MAX)
-    ]
-    assert sum(sizes) > 500 << 30
-    assert sizes[0] >= 5 << 20
-
-
-def test_stream_of_too_many_parts_is_refused_by_name(
-    bucket: MemoryBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(uploads, "PARTS_MAX", 1)
-    with pytest.raises(StoreError, match=f"partial {KEY}: has 1 parts, and a store in a bucket holds no more"):
-        arriving(store_in(bucket, tmp_path), 2)
 
 
 def test_record_is_told_of_a_part_that_nobody_can_read(store: BucketStore, other: BucketStore) -> None:
