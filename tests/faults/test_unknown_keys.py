@@ -740,8 +740,8 @@ def test_every_file_of_the_state_folder_is_in_that_store(written: LocalStore) ->
                 works.add(str(written_as(call.args[0])))
     names = {name for name in names if not name.endswith(".tmp")}
     assert {name for name in names if "{" in name} >= {"{sender}.jsonl", "{work}.lock", "hooks.{hook}.json"}
-    locks = {f"{work}.lock" for work in works}
-    names = {name.format(sender=SENDER, hook="on-late", work="merge") for name in names} | locks
+    names |= {f"{work}.lock" for work in works}
+    names = {name.format(sender=SENDER, hook="on-late", work="merge", store_id=OTHER) for name in names}
     # Below the other folders, names say nothing: the kinds above have them.
     there = {path.name for path in (*written.state.iterdir(), *(written.state / "scrub").iterdir())}
     assert names == there

@@ -193,9 +193,9 @@ def test_a_disk_that_fills_says_when() -> None:
 
 def test_the_copies_in_another_store_have_a_line() -> None:
     copy = CopyOverview(to="/offsite", complete=NOW - HOUR, age=HOUR, ok=True, named=(("alpha/x", "no room"),))
-    about = overview(dataset(), copy=copy)
+    about = replace(overview(dataset()), copy=copy)
     assert [*lines(about, DAEMON, [], PLAIN, more=False)][-1] == (
-        "copy     /offsite: all that was stored at 2026-11-23T23:00:00Z, 01:00:00 ago, is there; the last run: 0"
+        "copy     /offsite: all that was stored at 2026-11-23T23:00:00Z, 1:00:00 ago, is there; the last run: 0"
         " streams, 0 B copied"
     )
     said = facts(about, DAEMON, None)["copy"]

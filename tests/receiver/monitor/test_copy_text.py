@@ -20,7 +20,7 @@ DONE: Final[dict[str, Any]] = {
     "streams": 2,
     "stored_bytes": 1 << 30,
 }
-IS_THERE: Final = "all that was stored at 2026-11-23T23:00:00Z, 01:00:00 ago, is there"
+IS_THERE: Final = "all that was stored at 2026-11-23T23:00:00Z, 1:00:00 ago, is there"
 
 
 @pytest.mark.parametrize(
