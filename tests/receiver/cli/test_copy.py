@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.receiver.command import damage
 from tests.receiver.running import Receiver
 
+from fullsend_receiver.access import identity
+from fullsend_receiver.maintenance.copy_claim import claimed
+from fullsend_receiver.maintenance.copy_records import CopyRecord, read_record
 from fullsend_receiver.maintenance.copying import Copier
 from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.marker import read_id
 
 if TYPE_CHECKING:
     from pathlib import Path, PurePosixPath
@@ -137,3 +143,107 @@ def test_one_process_copies_at_a_time(filled: tuple[Receiver, PurePosixPath, Pur
         done = receiver.fullsendd("copy", "--to", str(other.config))
     assert done.returncode == 4
     assert "another process copies into it" in done.stderr
+
+
+# --- as [copy] of receiver.toml says ------------------------------------------------------------------------------
+
+
+def schedule(receiver: Receiver, other: Receiver, *lines: str) -> str:
+    """Write the table [copy]. Returns: the other store's id."""
+    with receiver.config.open("a", encoding="utf-8") as file:
+        file.write("\n".join(["[copy]", f'to = "{other.config}"', *lines, ""]))
+    return read_id(other.store)
+
+
+def record(receiver: Receiver, store_id: str) -> CopyRecord:
+    return read_record(LocalStore(receiver.store).documents, store_id)
+
+
+def test_without_a_target_it_copies_as_the_table_says(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], other: Receiver
+) -> None:
+    receiver, full, incr = filled
+    assert receiver.fullsendd("copy").returncode == 2
+    assert "name the other store with --to FILE, or in the table [copy]" in receiver.fullsendd("copy").stderr
+    store_id = schedule(receiver, other, 'what = "alpha/tank/plain"', "all = true", 'bwlimit = "1G"')
+    done = receiver.fullsendd("copy", "--quiet")
+    assert (done.returncode, done.stdout.splitlines()) == (0, [f"{full}: copied", f"{incr}: copied"])
+    found = record(receiver, store_id)
+    assert (found.ok, found.streams, found.what, found.everything) == (True, 2, ["alpha/tank/plain"], True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "counts"), [([], True), (["--all"], True), (["alpha/tank/plain"], False), (["--dry-run"], False)]
+)
+def test_run_counts_if_it_copies_all_that_the_table_wants(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], other: Receiver, arguments: list[str], counts: bool
+) -> None:
+    receiver = filled[0]
+    store_id = schedule(receiver, other)
+    assert receiver.fullsendd("copy", "--to", str(other.config), *arguments).returncode == 0
+    assert (record(receiver, store_id).complete is not None) is counts
+
+
+def test_copy_into_a_third_store_does_not_count(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], other: Receiver, tmp_path: Path
+) -> None:
+    receiver, third = filled[0], Receiver(tmp_path / "third")
+    third.init()
+    store_id = schedule(receiver, other)
+    assert receiver.fullsendd("copy", "--to", str(third.config)).returncode == 0
+    assert record(receiver, store_id) == record(receiver, read_id(third.store)) == CopyRecord()
+    other.config.unlink()  # nobody can tell which one the table means
+    assert receiver.fullsendd("copy", "--to", str(third.config)).returncode == 0
+
+
+def test_stream_that_was_left_behind_is_copied_by_the_next_run(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], other: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver, full, incr = filled
+    store_id = schedule(receiver, other)
+    real = Copier.copy
+
+    def fail(copier: Copier, stored: StoredStream, *more: Any) -> bool:
+        if stored.file == full:
+            raise OSError(28, "No space left on device")
+        return real(copier, stored, *more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Copier, "copy", fail)
+        assert receiver.fullsendd("copy").returncode == 1
+    found = record(receiver, store_id)
+    assert (found.ok, found.left, found.complete) == (False, 2, None)
+    assert found.named[0] == (str(full), "No space left on device")
+    assert receiver.fullsendd("copy").stdout.splitlines() == [f"{full}: copied", f"{incr}: copied"]
+    assert record(receiver, store_id).ok
+
+
+def test_other_host_that_copies_is_left_alone(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], other: Receiver
+) -> None:
+    receiver = filled[0]
+    store_id = schedule(receiver, other)
+    with claimed(LocalStore(receiver.store), store_id, lambda: None):
+        done = receiver.fullsendd("copy")
+    assert (done.returncode, done.stdout) == (4, "")
+    assert "another process of this host copies into that store: wait for its end" in done.stderr
+    assert record(receiver, store_id) == CopyRecord()
+
+
+def test_run_that_is_told_to_end_before_it_begins_copies_nothing(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], other: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver = filled[0]
+    store_id = schedule(receiver, other)
+    real = identity.check_same_owner
+
+    def interrupt(*stores: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        real(*stores)
+
+    monkeypatch.setattr(identity, "check_same_owner", interrupt)
+    done = receiver.fullsendd("copy")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "interrupted: the next `copy` resumes it" in done.stderr
+    assert record(receiver, store_id).why == "interrupted: the next `copy` resumes it"
+    assert other.listed() == []
