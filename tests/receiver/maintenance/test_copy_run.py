@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests import streams
 from tests.receiver.buckets import MemoryBucket, store_in
-from tests.receiver.helpers import SENDER, make_store, manifest_path, plant, store_stream
+from tests.receiver.helpers import SENDER, long_stream, make_store, manifest_path, plant, store_stream
 
 from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_protocol.shared.units import format_time, parse_time
 from fullsend_receiver.access.copy_settings import CopyScope
 from fullsend_receiver.events.emit import event_of
 from fullsend_receiver.events.records import CopyFailed, CopyFinished
-from fullsend_receiver.maintenance import copy_run
+from fullsend_receiver.maintenance import copy_run, copying
 from fullsend_receiver.maintenance.copy_records import CopyRecord, change_record, read_left, read_record
 from fullsend_receiver.maintenance.copy_run import CopyBegun, CopyDone, CopyEvent, CopyRun, CopyTotals, noted
 from fullsend_receiver.maintenance.copying import Copier, CopyAbandoned, CopyRefused
@@ -305,6 +306,39 @@ def test_what_is_older_than_the_newest_copy_is_counted(store: LocalStore, tmp_pa
     target.remove(lambda: [each.file for each in target.objects(SENDER) if "@s1." in str(each.file)])
     assert copy(store, target).is_complete
     assert read_record(store.documents, ID).older == 1
+
+
+def test_two_hosts_that_copy_at_the_same_time_harm_nothing(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a claim that was taken over while its owner was stalled."""
+    monkeypatch.setattr(copying, "_BATCH", 1)
+    bucket = MemoryBucket(least_part=0)
+    hosts = [store_in(bucket, tmp_path / name, 100_000) for name in ("one", "two")]
+    for host in hosts:
+        host.home.mkdir()
+    files = [store_stream(store, SENDER, long_stream(4, name=f"tank/{name}@now")) for name in "ab"]
+    frames = 0
+
+    def wake_the_other(_size: int) -> None:
+        nonlocal frames
+        frames += 1
+        if frames == 2:
+            assert copy(store, hosts[1]).streams == len(files)
+
+    totals = CopyTotals()
+    run = CopyRun(store, hosts[0], ID, ALL, totals)
+    list(run.plan())
+    told = list(run.run(rate=0, keep_free=SizeOrShare(), count=wake_the_other))
+    assert frames >= 2
+    # It was overtaken amid the first stream, and finds the second one there.
+    assert list(totals.left) == [str(files[0])]
+    assert [event.is_new for event in told if isinstance(event, CopyDone)] == [False]
+    assert copy(store, hosts[0]).is_complete
+    for file in files:
+        with contextlib.closing(hosts[0].open(file)) as blob:
+            assert blob.read(0, blob.size) == (store.root / file).read_bytes()
+    assert list(hosts[0].uploads(lambda _upload: None)) == []
 
 
 def test_result_that_cannot_be_noted_is_logged(
