@@ -339,3 +339,30 @@ def test_streams_are_copied_out_of_the_bucket_and_into_another(
         stored = f"alpha/guid:{entry['guid']}"
         assert good(bucket.fullsendd("cat", stored)) == good(receiver.fullsendd("cat", stored))
     assert good(receiver.fullsendd("copy", "--to", bucket.env["FULLSENDD_CONFIG"], "--quiet")) == b""
+
+
+def test_two_hosts_of_a_bucket_copy_it_once(receiver: BucketReceiver, sender: Sender, tmp_path: Path) -> None:
+    """Both have the same table [copy], and begin at the same time."""
+    push_chain(sender)
+    folder = Receiver(tmp_path / "folder")
+    folder.init(min_free="0")
+    second = BucketReceiver(tmp_path / "second", prefix=receiver.prefix, gateway=1)
+    second.adopt(receiver)
+    assert receiver.stop() == 0
+    for host in (receiver, second):
+        with (host.folder / "receiver.toml").open("a", encoding="utf-8") as file:
+            file.write(f'[copy]\nto = "{folder.env["FULLSENDD_CONFIG"]}"\nevery = "1h"\n')
+    with started(receiver), started(second):
+        wait_for(lambda: status(second)["copy"]["complete"] is not None)
+        assert status(receiver)["copy"]["complete"] is not None
+        assert [each["code"] for each in status(receiver)["alarms"]] == []
+    logs = receiver.log.read_text() + second.log.read_text()
+    assert logs.count(": copied\n") == 4
+    assert "has failed" not in logs
+    assert folder.list() == receiver.list()
+    good(folder.fullsendd("verify", "--quiet"))
+
+
+def status(receiver: Receiver) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(receiver.fullsendd("status", "--json").stdout)
+    return found
