@@ -30,8 +30,8 @@ class CopyRecord(DiskModel):
 
     `since`: when they were first wanted; `what`, `everything`: the scope for which `since` and `complete` count;
     `complete`: all that was stored here then is there; `began`, `ended`: of the last run; it runs, or was killed, if it
-    has not ended; `host`: that of the last run; `tries`: runs since the last one that left nothing behind;
-    `bytes_ever`: stored bytes that all runs have copied.
+    has not ended; `run`, `host`: what names it, and where it was; `tries`: runs since the last one that left nothing
+    behind; `bytes_ever`: stored bytes that all runs have copied.
 
     Of the last run that has ended: `ok`: whether it has left nothing behind, null: there was none; `why`: what has
     ended it before its time, null: it came to its end; `left`: how many streams it has left behind, and `named` some of
@@ -46,6 +46,7 @@ class CopyRecord(DiskModel):
     complete: str | None = None
     began: str | None = None
     ended: str | None = None
+    run: str = ""
     host: str = ""
     tries: int = 0
     bytes_ever: int = 0

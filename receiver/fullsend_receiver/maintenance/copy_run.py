@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -94,6 +95,7 @@ def noted(source: Store, store_id: str, to: str, scope: CopyScope, wanted: CopyS
     if the begin cannot be noted.
     """
     began, totals = time.time(), CopyTotals()
+    mine = secrets.token_hex(8)
     counts = wanted is not None and scope.covers(wanted)
     documents = source.documents
 
@@ -101,6 +103,7 @@ def noted(source: Store, store_id: str, to: str, scope: CopyScope, wanted: CopyS
         known = record if wanted is None else record.wanted(wanted, format_time(began))
         return known.model_copy(
             update={
+                "run": mine,
                 "began": format_time(began),
                 "ended": None,
                 "host": host_of(source).partition(" ")[0],
@@ -109,6 +112,9 @@ def noted(source: Store, store_id: str, to: str, scope: CopyScope, wanted: CopyS
         )
 
     def end(record: CopyRecord) -> CopyRecord:
+        bytes_ever = record.bytes_ever + totals.stored_bytes
+        if record.run != mine:
+            return record.model_copy(update={"bytes_ever": bytes_ever})  # another run has taken this one over
         said: dict[str, object] = {
             "ended": format_time(time.time()),
             "ok": totals.is_complete,
@@ -118,7 +124,7 @@ def noted(source: Store, store_id: str, to: str, scope: CopyScope, wanted: CopyS
             "older": totals.older,
             "streams": totals.streams,
             "stored_bytes": totals.stored_bytes,
-            "bytes_ever": record.bytes_ever + totals.stored_bytes,
+            "bytes_ever": bytes_ever,
         }
         if totals.is_complete:
             said |= {

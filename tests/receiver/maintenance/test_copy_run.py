@@ -341,6 +341,15 @@ def test_two_hosts_that_copy_at_the_same_time_harm_nothing(
     assert list(hosts[0].uploads(lambda _upload: None)) == []
 
 
+def test_run_that_was_taken_over_says_nothing_of_the_other_one(store: LocalStore, target: Any) -> None:
+    store_stream(store, SENDER, full(1))
+    with noted(store, ID, target.where, ALL, ALL) as totals:
+        copy(store, target)
+        before = read_record(store.documents, ID)
+        totals.why, totals.stored_bytes = "another process has taken it over", 7
+    assert read_record(store.documents, ID) == before.model_copy(update={"bytes_ever": before.bytes_ever + 7})
+
+
 def test_result_that_cannot_be_noted_is_logged(
     store: LocalStore, target: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
