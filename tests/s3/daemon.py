@@ -1,9 +1,9 @@
 """A process that receives one stream into a store in a bucket, and tells what it acknowledges. Tests kill it.
 
-    python -m tests.s3.daemon PREFIX GATEWAY FOLDER PART_LEAST
+    python -m tests.s3.daemon PREFIX GATEWAY FOLDER DIRECT
 
-It resumes what another one has left. It prints `at OFFSET` first, `acknowledged OFFSET` for each batch, `stored` last,
-and `step NAME` before each request that changes something.
+DIRECT: parts of the object that are no segments. It resumes what another one has left. It prints `at OFFSET` first,
+`acknowledged OFFSET` for each batch, `stored` last, and `step NAME` before each request that changes something.
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ from tests.receiver.helpers import SENDER, chunks_from, push_of, take_one
 
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.store.opened import open_offer, partial_key
+from fullsend_receiver.store_s3.part_sizes import PartSizes
 
 #: Records of 1 MiB that no compression makes smaller: chunks of 4 MiB, and parts of two of them.
 _RECORDS: Final = 50
+_PART: Final = 5 << 20
+#: Two parts.
+_SEGMENT: Final = 2 * _PART
 
 
 @functools.cache
@@ -38,10 +42,10 @@ def tell(*words: object) -> None:
 
 
 def main() -> None:
-    prefix, gateway, folder, part_least = sys.argv[1:]
+    prefix, gateway, folder, direct = sys.argv[1:]
     raw = large()
     bucket = SteppedBucket(in_ceph(prefix, int(gateway)), lambda name: tell("step", name))
-    store = store_in(bucket, Path(folder), int(part_least))
+    store = store_in(bucket, Path(folder), sizes=PartSizes(least=_PART, direct=int(direct), segment=_SEGMENT))
     store.recover()
     push = push_of(raw)
     key = partial_key(SENDER, push)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from fullsend_protocol.format.manifest import Manifest, Resumption
 from fullsend_protocol.format.names import hash_of
 from fullsend_protocol.shared import limits
-from fullsend_protocol.shared.errors import ChunkError
+from fullsend_protocol.shared.errors import ChunkError, FullsendError
 from fullsend_protocol.stream.chunks import Decompressor
 from fullsend_protocol.wire.messages import Record
 from fullsend_receiver.store import journal
@@ -95,7 +95,7 @@ class BucketUpload:
         self._durable = 0
         self._raw = 0
         self._file_hash: hashlib._Hash | None = hashlib.sha256()  # None: an earlier process has hashed the beginning
-        self._failed = False
+        self._failure: BaseException | None = None  # why nothing later counts as durable
         self._committing = False
         self._ended = False
 
@@ -150,6 +150,7 @@ class BucketUpload:
             msg = f"partial {self.key}: is sealed, nothing more is appended"
             raise StoreError(msg)
         data = bytes(frame)
+        self._parts.check_size(self.size + len(data))
         if self._file_hash is not None:
             self._file_hash.update(data)
         self._arrived.append(data)
@@ -162,8 +163,8 @@ class BucketUpload:
             return batch.offset  # `take_last` has stored it
         try:
             self._sync(batch)
-        except BaseException:
-            self._failed = True
+        except BaseException as error:
+            self._failure = error
             raise
         return batch.offset
 
@@ -172,7 +173,6 @@ class BucketUpload:
         self.sync(batch)
 
     def _sync(self, batch: Batch) -> None:
-        self._parts.check_size(batch.stored)
         for written in batch.chunks:
             self._waiting.append(_Waiting(self._arrived.popleft(), written, self._raw))
             self._entries.append(written.entry)
@@ -268,8 +268,8 @@ class BucketUpload:
                 self._file_hash = self._hash_again(len(end))
             else:
                 self._file_hash.update(end)
-        except (PartialDamaged, UploadLost):
-            self._failed = True
+        except (PartialDamaged, UploadLost) as error:
+            self._failure = error
             raise
         digest = self._file_hash.hexdigest()
         self._bucket.put(hash_of(self._open.data), hash_line(digest, PurePosixPath(self._open.data)))
@@ -326,11 +326,14 @@ class BucketUpload:
         self._refuse_failed()
         try:
             self._writer.write(lines)
-        except BaseException:
-            self._failed = True
+        except BaseException as error:
+            self._failure = error
             raise
 
     def _refuse_failed(self) -> None:
-        if self._failed:
-            msg = f"partial {self.key}: storing it has failed before, nothing later counts as durable"
-            raise StoreError(msg)
+        if self._failure is not None:
+            # Whichever of two threads is heard first, its sender gets the reason, and whether to try again.
+            error = StoreError(f"partial {self.key}: storing it has failed before: {self._failure}")
+            if isinstance(self._failure, FullsendError):
+                error.code = self._failure.code
+            raise error

@@ -20,9 +20,11 @@ from tests.receiver.buckets import (
 )
 from tests.receiver.helpers import SENDER, chunks_from, decode, take, take_one
 
+from fullsend_protocol.shared.errors import ErrorCode
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.opened import open_offer
+from fullsend_receiver.store_s3.bucket import BucketBusy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,14 +144,15 @@ def test_multipart_upload_without_an_acknowledged_part_is_aborted(
     bucket: MemoryBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = store_in(bucket, tmp_path)
-    monkeypatch.setattr(bucket, "put_part", lambda *_arguments: (_ for _ in ()).throw(StoreError("died")))
+    monkeypatch.setattr(bucket, "put_part", lambda *_arguments: (_ for _ in ()).throw(BucketBusy("died")))
     ingest = Ingest(store.begin(KEY, open_offer(SENDER, PUSH)))
     take(ingest, crash.chunks()[:1])
     take_one(ingest, crash.chunks()[1])
     with pytest.raises(StoreError, match="died"):
         ingest.partial.sync(ingest.batch())
-    with pytest.raises(StoreError, match="has failed before"):
+    with pytest.raises(StoreError, match="has failed before: died") as caught:
         ingest.partial.append(b"more")
+    assert caught.value.code is ErrorCode.LIMIT  # its sender tries again, whichever of the two it hears of
     monkeypatch.undo()
     assert len(bucket.uploads) == 1
     again = reopened(store_in(bucket, tmp_path, part_least=1 << 20))
