@@ -37,12 +37,11 @@ if TYPE_CHECKING:
     from fullsend_receiver.store_s3.journals import BucketJournal
     from fullsend_receiver.store_s3.stores import BucketStore
 
-#: Six chunks, of which five can be parts.
-LARGE: Final = long_stream(5, tail=1)
+#: Five chunks, of which four can be parts.
+LARGE: Final = long_stream(4, tail=1)
 LARGE_KEY: Final = partial_key(SENDER, push_of(LARGE))
-#: A part, a segment of two, and one of two that is closed at the end.
+#: A part, a segment of two, and one of one that is closed at the end.
 TWO_EACH: Final = replace(SEGMENTS, segment=1000)
-SLOW: Final = pytest.mark.slow
 #: More requests than a daemon makes.
 _STEPS: Final = 200
 
@@ -213,8 +212,13 @@ def test_segment_that_is_made_after_the_commit_is_swept(tmp_path: Path) -> None:
 # --- deaths and stalls --------------------------------------------------------------------------------------------
 
 
-def test_daemon_that_dies_at_any_request_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
-    for at in itertools.count(1):
+#: Every request, or some.
+_EVERY: Final = pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+
+
+@_EVERY
+def test_daemon_that_dies_at_any_request_loses_nothing_that_it_acknowledged(tmp_path: Path, every: int) -> None:
+    for at in itertools.count(1, every):
         bucket = make_bucket()
         first, died = run_until(at, bucket, tmp_path / "one")
         second = LargeArrival(bucket, tmp_path / "two")
@@ -273,9 +277,12 @@ def run_stalled(at: int, bucket: MemoryBucket, folder: Path, chunks: int | None)
     return bool(others)
 
 
-@pytest.mark.parametrize("chunks", [pytest.param(0, marks=SLOW), 1, pytest.param(2, marks=SLOW), None])
-def test_daemon_that_wakes_up_before_any_request_changes_nothing(tmp_path: Path, chunks: int | None) -> None:
-    for at in itertools.count(1):
+@_EVERY
+@pytest.mark.parametrize("chunks", [0, 1, 2, None])
+def test_daemon_that_wakes_up_before_any_request_changes_nothing(
+    tmp_path: Path, chunks: int | None, every: int
+) -> None:
+    for at in itertools.count(1, every):
         if not run_stalled(at, make_bucket(), tmp_path, chunks):
             return
 
@@ -349,7 +356,7 @@ def test_store_that_cannot_copy_has_as_many_parts_as_an_upload(tmp_path: Path, m
 def test_stream_of_too_many_bytes_is_refused_by_name_and_nothing_is_lost(tmp_path: Path) -> None:
     bucket = make_bucket()
     daemon = LargeArrival(bucket, tmp_path)
-    daemon.store = store_in(bucket, tmp_path, sizes=replace(TWO_EACH, object_most=2500))
+    daemon.store = store_in(bucket, tmp_path, sizes=replace(TWO_EACH, object_most=1900))
     with pytest.raises(StreamTooLarge, match="tank/data@now: is too large for a store in a bucket") as caught:
         daemon.run()
     daemon.end()
