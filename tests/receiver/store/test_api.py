@@ -42,6 +42,7 @@ from tests.receiver.helpers import (
     take,
     take_one,
 )
+from tests.receiver.versioned_bucket import VersionedBucket
 
 from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.stream.records import HEADER_SIZE
@@ -168,6 +169,13 @@ class InBucket:
             self._cut = None
 
 
+class WithVersions(InBucket):
+    """The same in a bucket that keeps versions."""
+
+    def bucket(self) -> ProbedBucket:  # type: ignore[explicit-override]
+        return VersionedBucket()
+
+
 class InOnePart(InBucket):
     """The same, where all of a stream waits for its end."""
 
@@ -203,6 +211,7 @@ KINDS: Final[dict[str, Kind]] = {
     "bucket": InBucket(),
     "bucket, one part": InOnePart(),
     "bucket, segments": InSegments(),
+    "bucket, versions": WithVersions(),
 }
 if gateways():
     KINDS["ceph"] = InCeph()

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from tests.receiver.buckets import MemoryBucket
+
+from fullsend_receiver.cli.costs import print_costs
+from fullsend_receiver.store_s3.stores import BucketStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+    from fullsend_receiver.store.local import LocalStore
+
+
+def test_costs_of_a_tib_are_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = BucketStore(MemoryBucket(), tmp_path)
+    print_costs(store, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" (")[0] for line in lines[:3]] == [
+        "ok       a TiB pushed",
+        "ok       a TiB restored",
+        "ok       a TiB checked by the scrub",
+    ]
+    assert "1.0 TiB sent" in lines[0]
+    assert "1.0 TiB received" in lines[1]
+    assert "default retention" in lines[3]
+    print_costs(store, as_json=True)
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row.get("cost") for row in rows] == ["push", "restore", "scrub", None]
+    assert f"{rows[0]['puts']:,} PUT" in lines[0]
+    assert 1 << 40 < rows[0]["sent"] < 1.02 * (1 << 40)
+    assert rows[1]["gets"] > (1 << 40) / (4 << 20)
+
+
+def test_disk_has_no_price(store: LocalStore, capsys: pytest.CaptureFixture[str]) -> None:
+    print_costs(store, as_json=False)
+    assert capsys.readouterr().out == ""
