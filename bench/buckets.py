@@ -96,13 +96,14 @@ class _Hosts:
                 sender = Sender(self._folder / f"{receiver.port}", receiver, "alpha")
                 ways.append(_Way(f"push into {what}: fullsend", partial(self._push, sender, daemon)))
                 self._pushed.append(sender)
-            ways += [self._way("push: zstd, {}", each, partial(self._copy, each)) for each in self.copiers]
-            ways += [self._way("the .zst, no push: {}", each, partial(self._copy_file, each)) for each in self.copiers]
+            copiers = self.copiers
+            ways += [_way(f"push: zstd, {each.stores}", each, partial(self._copy, each)) for each in copiers]
+            ways += [_way(f"the .zst alone: {each.stores}", each, partial(self._copy_file, each)) for each in copiers]
             for what, receiver, daemon in into:
                 reader = Sender(self._folder / f"reader-{receiver.port}", receiver, "beta")
                 reader.keep(self._stream, daemon)
                 ways.append(_Way(f"restore from {what}: fullsend cat", partial(self._restore, reader, daemon)))
-            ways += [self._way("restore: {}, zstd -d", each, partial(self._give, each)) for each in self.copiers]
+            ways += [_way(f"restore: {each.gives}, zstd -d", each, partial(self._give, each)) for each in copiers]
             yield ways
 
     def sweep(self) -> None:
@@ -113,9 +114,6 @@ class _Hosts:
             if each.key != _KEPT:
                 self._ceph.bucket.delete(each.key)
         self._ceph.collect()
-
-    def _way(self, name: str, copier: Copier, run: Callable[[], Run]) -> _Way:
-        return _Way(name.format(copier.words), run if copier.name else None)
 
     def _push(self, sender: Sender, daemon: Service) -> Run:
         run, output = _measured(sender.push_command(), self._ceph, daemon, source=self._stream.path)
@@ -141,6 +139,10 @@ class _Hosts:
 
     def _key(self) -> str:
         return f"{_COPIES}{next(self._numbers)}.zst"
+
+
+def _way(name: str, copier: Copier, run: Callable[[], Run]) -> _Way:
+    return _Way(name, run if copier.name else None)
 
 
 def transfers(results: Results, streams: Streams, folder: Path, say: Callable[[str], None]) -> None:

@@ -128,10 +128,11 @@ class BucketHost(Receiver):
 class Copier(Protocol):
     """A program that copies into the bucket and out of it, with its default settings.
 
-    `words`: as people call it; `name`: with its version, "": it is not installed.
+    `stores`, `gives`: the commands, as people call them; `name`: with its version, "": it is not installed.
     """
 
-    words: str
+    stores: str
+    gives: str
     name: str
 
     def put(self, key: str) -> str:
@@ -147,7 +148,8 @@ class Copier(Protocol):
 class Rclone:
     """rclone, which writes what it reads from stdin (`rcat`)."""
 
-    words = "rclone rcat"
+    stores = "rclone rcat"
+    gives = "rclone cat"
 
     def __init__(self, ceph: Ceph, folder: Path) -> None:
         self.name = programs.says(["rclone", "version"]).partition("\n")[0] if programs.find("rclone") else ""
@@ -159,19 +161,24 @@ class Rclone:
         )
 
     def put(self, key: str) -> str:
-        return shlex.join(["rclone", "--config", str(self._config), "rcat", f"bench:{_BUCKET}/{key}"])
+        return self._line("rcat", key)
 
     def put_file(self, file: Path, key: str) -> str:
         return f"{self.put(key)} <{shlex.quote(str(file))}"
 
     def give(self, key: str) -> str:
-        return shlex.join(["rclone", "--config", str(self._config), "cat", f"bench:{_BUCKET}/{key}"])
+        return self._line("cat", key)
+
+    def _line(self, command: str, key: str) -> str:
+        # Where the environment names certificates, it ends with an error; its connection has no TLS.
+        words = ["env", "-u", "AWS_CA_BUNDLE", "rclone", "--config", str(self._config)]
+        return shlex.join([*words, command, f"bench:{_BUCKET}/{key}"])
 
 
 class AwsCli:
     """`aws s3 cp`. Newer ones send a checksum that older object stores refuse, unless they are told not to."""
 
-    words = "aws s3 cp"
+    stores = gives = "aws s3 cp"
 
     def __init__(self, ceph: Ceph) -> None:
         version = programs.says(["aws", "--version"]) if programs.find("aws") else ""
