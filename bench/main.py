@@ -28,6 +28,7 @@ from bench import (
     questions,
     report,
     scenarios,
+    stream_index,
     wires,
     year,
 )
@@ -116,6 +117,10 @@ def _bucket_many(results: Results, streams: Streams, folder: Path, *, quick: boo
     buckets.many(results, streams, folder, _say, quick=quick)
 
 
+def _bucket_list(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    stream_index.list_many(results, folder, _say, quick=quick)
+
+
 #: In their order: `stages` compares with what the parts before it have measured.
 _PARTS: Final[dict[str, _Part]] = {
     "transfers": _transfers,
@@ -132,9 +137,10 @@ _PARTS: Final[dict[str, _Part]] = {
     "files": _files,
     "bucket": _bucket,
     "bucket-many": _bucket_many,
+    "bucket-list": _bucket_list,
     "long": _long,
 }
-_OPT_IN: Final = ("prune", "wires", "files", "bucket", "bucket-many", "long")
+_OPT_IN: Final = ("prune", "wires", "files", "bucket", "bucket-many", "bucket-list", "long")
 
 
 def main() -> int:

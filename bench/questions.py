@@ -67,7 +67,7 @@ def ask_at_once(results: Results, folder: Path, say: Callable[[str], None], *, q
         _list(receiver, "tank")
         empty = receiver.held
         say(f"storing {streams} streams")
-        _plant(LocalStore(receiver.store), streams)
+        plant_many(LocalStore(receiver.store), streams)
         receiver.stop()
         receiver.start(pure=True)
         _list(receiver, _dataset(0))  # the summaries exist from now on
@@ -106,7 +106,7 @@ def _dataset(number: int) -> str:
     return f"tank/home/user-{number:04}"
 
 
-def _plant(store: LocalStore, streams: int) -> None:
+def plant_many(store: LocalStore, streams: int) -> None:
     """Store a full of each dataset, and increments."""
     chance = random.Random(1)
     last: dict[int, int] = {}
