@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -167,12 +168,20 @@ def _opened(source: Store, there: ReceiverSettings) -> Iterator[Store]:
 
 
 def _copy(copying: CopyRun, rate: int, there: ReceiverSettings, out: CopyResults, options: argparse.Namespace) -> None:
+    """Copy what is planned; as [copy] says, at low priority: a person who names a target waits for the end."""
     from fullsend_cli.progress import Progress, showing
+    from fullsend_receiver.maintenance.io_priority import step_back
 
     progress = Progress(time.monotonic(), copying.stored_bytes)
     events = copying.run(rate=rate, keep_free=there.min_free, count=partial(_count, progress))
-    with showing(progress, sys.stderr, shown(options)) as line:
-        for event in events:
+    # A thread of its own: Linux has priorities for each thread.
+    initializer = step_back if options.to is None else None
+    with (
+        showing(progress, sys.stderr, shown(options)) as line,
+        contextlib.closing(events),
+        ThreadPoolExecutor(1, initializer=initializer) as thread,
+    ):
+        while (event := thread.submit(next, events, None).result()) is not None:
             _show(event, progress, line, out)
 
 

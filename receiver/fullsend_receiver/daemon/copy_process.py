@@ -25,7 +25,6 @@ from fullsend_receiver.events.emit import emit
 from fullsend_receiver.events.records import CopyFailed
 from fullsend_receiver.maintenance.copy_records import CopyRecord, note_failed, note_wanted, read_record
 from fullsend_receiver.maintenance.copy_schedule import AGAIN, is_due
-from fullsend_receiver.maintenance.io_priority import step_back
 from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.workers import run_to_end
@@ -116,7 +115,6 @@ class CopyProcess:
         last, code = "", None
         process = await start(*self._command, stdout=PIPE, stderr=STDOUT, limit=_LINE_MAX)
         self._process = process
-        step_back(process.pid)
         try:
             assert process.stdout is not None  # noqa: S101 - for mypy: it was asked for
             while line := await process.stdout.readline():

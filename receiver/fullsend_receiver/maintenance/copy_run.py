@@ -12,7 +12,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import PurePosixPath
@@ -219,7 +219,7 @@ class CopyRun:
 
     def run(
         self, *, rate: int, keep_free: SizeOrShare, count: Callable[[int], None] = lambda _: None
-    ) -> Iterator[CopyEvent]:
+    ) -> Generator[CopyEvent]:
         """Copy what is due. The others: as for `Copier`. A stream that cannot be copied does not keep
         the others from it. Blocks. Raises: StoreError, OSError if a store cannot be used any more.
         """
