@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.maintenance.merging import Merger
     from fullsend_receiver.maintenance.plans import rules_of
     from fullsend_receiver.maintenance.prune import Judged, Pruner, newest_reception
-    from fullsend_receiver.maintenance.trash import expire_trash
+    from fullsend_receiver.maintenance.trash import expire_trash, locked_line
     from fullsend_receiver.store.errors import disk_error
     from fullsend_receiver.store.event_recorder import recording_command
 
@@ -88,7 +88,13 @@ def run(options: argparse.Namespace) -> int:
             with contextlib.suppress(OSError):  # a disk without a free byte: the prune makes room
                 note(store.documents, now)
             try:
-                expire_trash(store, rules.undelete_within, now.wall, undelete_merged=rules.undelete_merged)
+                expire_trash(
+                    store,
+                    rules.undelete_within,
+                    now.wall,
+                    undelete_merged=rules.undelete_merged,
+                    stays=lambda stream, until: print_note(printable(locked_line(stream, until))),
+                )
             except OSError as error:  # streams are pruned all the same
                 pruned.failed = True
                 complain(printable(f"the trash cannot be deleted: {error}"))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
-from fullsend_receiver.store.api import Store
+from fullsend_receiver.store.api import Store, TrashedStream
+from fullsend_receiver.store.locks import lock_end
 
 log: Final = logging.getLogger("fullsendd")
 
@@ -37,8 +39,26 @@ def is_merged(folder: str) -> bool:
     return folder.endswith(_MERGED)
 
 
-def expire_trash(store: Store, undelete_within: float, now: float, *, undelete_merged: float = math.inf) -> list[str]:
-    """Delete what has waited in the trash for so many seconds. `undelete_merged`: the same for inputs of merges.
+def log_locked(stream: TrashedStream, until: float) -> None:
+    """Log that a stream stays in the trash. `until`: the end of its lock, as `Store.locked`."""
+    log.info("%s", locked_line(stream, until))
+
+
+def locked_line(stream: TrashedStream, until: float) -> str:
+    """Return the same as a line for a person."""
+    return f"{stream.file}: stays in the trash: locked until {lock_end(until)}"
+
+
+def expire_trash(
+    store: Store,
+    undelete_within: float,
+    now: float,
+    *,
+    undelete_merged: float = math.inf,
+    stays: Callable[[TrashedStream, float], None] = log_locked,
+) -> list[str]:
+    """Delete what has waited in the trash for so many seconds. `undelete_merged`: the same for inputs of merges;
+    `stays`: as in `Store.empty_trash`.
 
     Blocks. Returns: the deleted folders. Raises: OSError.
     """
@@ -48,7 +68,7 @@ def expire_trash(store: Store, undelete_within: float, now: float, *, undelete_m
         within = undelete_merged if is_merged(folder) else undelete_within
         return at is not None and (now - at >= within or not within)
 
-    gone = store.empty_trash(old)
+    gone = store.empty_trash(old, stays)
     for folder in gone:
         rule = "undelete-merged" if is_merged(folder) else "undelete-within"
         log.info("the trash of %s is deleted (%s)", folder, rule)
@@ -58,7 +78,7 @@ def expire_trash(store: Store, undelete_within: float, now: float, *, undelete_m
 def empty_merged(store: Store) -> int:
     """Delete all inputs of merges from the trash: room is needed. Blocks. Returns: freed bytes. Raises: OSError."""
     before = _merged_bytes(store)
-    for folder in store.empty_trash(is_merged):
+    for folder in store.empty_trash(is_merged, log_locked):
         log.info("the trash of %s is deleted: room is needed", folder)
     return before - _merged_bytes(store) if before else 0
 

@@ -628,9 +628,11 @@ class Store(Protocol):
         Returns: the streams that are stored again. Raises: StoreError, OSError, and what `choose` raises.
         """
 
-    def empty_trash(self, old: Callable[[str], bool]) -> list[str]:
-        """Delete the folders of the trash that are `old`. What is locked stays, which is logged. A full disk is no
-        obstacle.
+    def empty_trash(
+        self, old: Callable[[str], bool], stays: Callable[[TrashedStream, float], None] | None = None
+    ) -> list[str]:
+        """Delete the folders of the trash that are `old`. `stays`: is called for each stream in them that is locked,
+        with the end of that (see `locked`): it stays. A full disk is no obstacle.
 
         Returns: their names. Raises: OSError if one cannot be deleted; the others are, as far as the store allows.
         """

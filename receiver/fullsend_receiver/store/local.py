@@ -285,8 +285,11 @@ class LocalStore(Layout):
         """See `Store.bring_back`."""
         return removals.bring_back(self, choose)
 
-    def empty_trash(self, old: Callable[[str], bool]) -> list[str]:
+    def empty_trash(
+        self, old: Callable[[str], bool], stays: Callable[[TrashedStream, float], None] | None = None
+    ) -> list[str]:
         """See `Store.empty_trash`."""
+        del stays
         return removals.empty_trash(self, old)
 
 

@@ -204,11 +204,13 @@ def bring_back(bucket: Bucket, choose: Callable[[], Iterable[TrashedStream]]) ->
         return mine.do("back", rows)
 
 
-def empty_trash(bucket: Bucket, old: Callable[[str], bool]) -> list[str]:
+def empty_trash(
+    bucket: Bucket, old: Callable[[str], bool], stays: Callable[[TrashedStream, float], None] | None
+) -> list[str]:
     """Delete folders of the trash. See `Store.empty_trash`."""
     with turn(bucket) as mine:
         entries = [each for each in trashed(bucket) if old(each.stream.folder)]
-        locked = _locked(bucket, entries)
+        locked = _locked(bucket, entries, stays)
         mine.do(
             "empty",
             [
@@ -217,19 +219,22 @@ def empty_trash(bucket: Bucket, old: Callable[[str], bool]) -> list[str]:
                 if each.key not in locked
             ],
         )
-        stays = {each.stream.folder for each in entries if each.key in locked}
-        return [name for name in dict.fromkeys(each.stream.folder for each in entries) if name not in stays]
+        left = {each.stream.folder for each in entries if each.key in locked}
+        return [name for name in dict.fromkeys(each.stream.folder for each in entries) if name not in left]
 
 
-def _locked(bucket: Bucket, entries: list[BucketTrashEntry]) -> set[str]:
-    """Return the keys of the entries whose bytes are locked. Each is logged."""
+def _locked(
+    bucket: Bucket, entries: list[BucketTrashEntry], stays: Callable[[TrashedStream, float], None] | None
+) -> set[str]:
+    """Return the keys of the entries whose bytes are locked. Each is told."""
     found = set()
     if entries and bucket.object_lock() is not None:
         for each in entries:
             until = bucket.locked_until(each.data)
             if until is not None:
                 found.add(each.key)
-                log.info("%s: stays in the trash: locked until %s", each.stream.file, lock_end(until))
+                if stays is not None:
+                    stays(each.stream, until)
     return found
 
 

@@ -484,9 +484,11 @@ class BucketStore:
         """See `Store.bring_back`."""
         return removals.bring_back(self.bucket, choose)
 
-    def empty_trash(self, old: Callable[[str], bool]) -> list[str]:
+    def empty_trash(
+        self, old: Callable[[str], bool], stays: Callable[[TrashedStream, float], None] | None = None
+    ) -> list[str]:
         """See `Store.empty_trash`."""
-        return removals.empty_trash(self.bucket, old)
+        return removals.empty_trash(self.bucket, old, stays)
 
 
 def make_bucket_store(

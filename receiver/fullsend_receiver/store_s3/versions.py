@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
@@ -75,7 +76,7 @@ def sweep(bucket: Bucket) -> KeptVersions:
             kept += still
     rule = bucket.object_lock()
     # What is younger is locked for certain: a try for each would cost a request a day.
-    before = time.time() - (0.0 if rule is None else rule.seconds)
+    before = math.inf if rule is None or not rule.seconds else time.time() - rule.seconds
     count = size = 0
     for prefix in _WORKING:
         for _key, group in groupby(bucket.versions(prefix), key=attrgetter("key")):

@@ -2,11 +2,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.receiver.buckets import FILE, store_in, store_raw
 from tests.receiver.helpers import plant
+from tests.receiver.versioned_bucket import VersionedBucket
 
-from fullsend_receiver.maintenance.trash import expire_trash, trash_name, trashed_at
+from fullsend_receiver.maintenance.trash import empty_merged, expire_trash, trash_name, trashed_at
+from fullsend_receiver.store_s3 import manifests
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
     from fullsend_receiver.store.local import LocalStore
 
 DAY = 86400.0
@@ -32,3 +39,21 @@ def test_what_has_waited_long_enough_is_deleted(store: LocalStore) -> None:
 def test_folder_that_tells_no_time_stays(store: LocalStore) -> None:
     (store.trash_folder / "mine").mkdir(parents=True)
     assert expire_trash(store, 0.0, NOW) == []
+
+
+def test_what_is_locked_stays_and_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bucket = VersionedBucket(retention=0.0)
+    store = store_in(bucket, tmp_path)
+    assert store_raw(store)
+    found = manifests.read(bucket, FILE)
+    assert found is not None
+    assert found.data is not None
+    assert store.remove(lambda: [FILE], trash=trash_name(0.0, merged=True)) == [FILE]
+    bucket.lock(found.data)
+    caplog.set_level("INFO")
+    assert expire_trash(store, 1.0, 100.0, undelete_merged=1.0) == []
+    assert f"{FILE}: stays in the trash: locked until its legal hold is removed" in caplog.text
+    assert empty_merged(store) == 0  # nothing of it became free
+    bucket.lock(found.data, 0.0)
+    assert empty_merged(store) > 0
+    assert list(store.trashed()) == []

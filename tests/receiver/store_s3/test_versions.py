@@ -8,7 +8,7 @@ from tests.receiver.buckets import FILE, KEY, RAW, arriving, content, names, sto
 from tests.receiver.helpers import decode
 from tests.receiver.versioned_bucket import VersionedBucket
 
-from fullsend_receiver.store.api import KeptVersions
+from fullsend_receiver.store.api import KeptVersions, TrashedStream
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store_s3 import keys, manifests, versions
 
@@ -91,21 +91,21 @@ def test_lock_that_nobody_may_read_is_no_free_pass(tmp_path: Path) -> None:
     assert store.remove(list) == []  # and others may remove
 
 
-def test_locked_trash_stays_whole_and_can_be_brought_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_locked_trash_stays_whole_and_can_be_brought_back(tmp_path: Path) -> None:
     bucket = VersionedBucket(retention=0.0)
     store = stored(bucket, tmp_path)
     data = data_of(bucket)
     assert store.remove(lambda: [FILE], trash="trash") == [FILE]
     bucket.lock(data)
-    caplog.set_level("INFO")
-    assert store.empty_trash(lambda _folder: True) == []
-    assert f"{FILE}: stays in the trash: locked until its legal hold is removed" in caplog.text
+    told: list[tuple[TrashedStream, float]] = []
+    assert store.empty_trash(lambda _folder: True, lambda *each: told.append(each)) == []
+    assert [(each.file, until) for each, until in told] == [(FILE, math.inf)]
     assert [each.file for each in store.trashed()] == [FILE]
     assert store.bring_back(store.trashed) == [FILE]
     assert decode(content(store)) == RAW
     bucket.lock(data, 0.0)
     assert store.remove(lambda: [FILE], trash="trash") == [FILE]
-    assert store.empty_trash(lambda _folder: True) == ["trash"]
+    assert store.empty_trash(lambda _folder: True, lambda *each: told.append(each)) == ["trash"]
     assert data not in bucket.history
 
 
