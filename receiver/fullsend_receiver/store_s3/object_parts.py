@@ -182,7 +182,7 @@ class ObjectParts:
 
     def _make_whole(self, key: str, upload: str, parts: Sequence[Part], size: int) -> BucketObject:
         there = self._bucket.parts(key, upload)
-        if there is not None:
+        if there:  # otherwise it was completed before, or is lost
             # A process that was stalled may have replaced a part after it was acknowledged.
             if [_identity(each) for each in there] != [_identity(each) for each in parts]:
                 raise self.lost("its parts are not those that were acknowledged")

@@ -242,6 +242,8 @@ def test_copy_is_told_with_the_checksum_that_the_store_has_made(server: Server) 
     method, path, headers, body = server.seen[0]
     assert (method, path, body) == ("PUT", "/b/pre/fix/key%2520?uploadId=u&partNumber=2", b"")
     assert headers["x-amz-copy-source"] == "b/pre/fix/.partial/k/g/segment-00000002"
+    waits = [each.meta.config.read_timeout for each in (bucket._client, bucket._copier)]
+    assert waits == [Access().timeout, 600.0]  # a copy of some GiB may say nothing for minutes
 
 
 @pytest.mark.parametrize("code", ["NoSuchKey", "NoSuchUpload"])
