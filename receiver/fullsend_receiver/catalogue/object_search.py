@@ -104,9 +104,9 @@ class ObjectSearch:
 
     def _compare(self, known: dict[str, Row], found: list[ObjectInfo]) -> None:
         """Log whether the rows, with the changes that the index has, were not those of the streams that were found."""
-        there = {str(info.file) for info in found if info.size is not None}
-        wrong = {str(info.file) for info in found if info.size is not None and info.manifest is not None}
-        wrong |= known.keys() - there
+        there = {str(info.file): info.stamp for info in found if info.size is not None}
+        wrong = {file for file, stamp in there.items() if file not in known or tuple(known[file][:_STAMP]) != stamp}
+        wrong |= known.keys() - there.keys()
         wrong -= self._rows.doubts
         now = self._index.look(self._sender)
         wrong -= {str(file) for number, file in now.changes if number > self._through}

@@ -110,13 +110,19 @@ def test_object_of_another_length_is_lacking(search: ObjectSearch, store: Bucket
     assert fresh(store).lacking == {str(FILE)}
 
 
-def test_stream_whose_object_is_lost_is_lacking(search: ObjectSearch, store: BucketStore, bucket: MemoryBucket) -> None:
+def test_stream_whose_object_is_lost_is_lacking(
+    search: ObjectSearch, store: BucketStore, bucket: MemoryBucket, caplog: pytest.LogCaptureFixture
+) -> None:
     assert store_raw(store)
     search.run()
     (data,) = [each for each in names(bucket) if each.endswith(".zst")]
     bucket.delete(data)
     search.distrust()
-    assert search.run()
+    with caplog.at_level(logging.WARNING):
+        assert search.run()
+        search.distrust()
+        assert not search.run()
+    assert caplog.text == ""  # its manifest is as the index has it
     assert files(search) == [str(FILE)]
     assert search.lacking == {str(FILE)}
 
