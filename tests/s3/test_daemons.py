@@ -26,10 +26,6 @@ pytestmark = pytest.mark.s3
 
 #: How many streams are received, each by daemons that are killed until one of them is done.
 ROUNDS: Final = int(os.environ.get("FULLSEND_TEST_S3_ROUNDS", "3"))
-#: The first steps in which a daemon is killed; later ones would seldom kill anything.
-_STEPS: Final = 24
-#: Parts of the object that are no segments: all of it, or one.
-_DIRECT: Final = pytest.mark.parametrize("direct", [7500, 1], ids=["one upload", "segments"])
 
 
 def daemon(prefix: str, gateway: int, folder: Path, direct: int) -> subprocess.Popen[str]:
@@ -80,8 +76,12 @@ def check(prefix: str, folder: Path) -> None:
     assert [each for each in bucket.unfinished("") if not each.key.startswith(keys.PROBE)] == []
 
 
-@_DIRECT
-def test_killed_daemons_lose_nothing_that_they_acknowledged(prefix: str, tmp_path: Path, direct: int) -> None:
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("direct", "steps"), [(7500, 24), (1, 50)], ids=["one upload", "segments"])
+def test_killed_daemons_lose_nothing_that_they_acknowledged(
+    prefix: str, tmp_path: Path, direct: int, steps: int
+) -> None:
+    """`steps`: the first ones in which a daemon is killed; later ones would seldom kill anything."""
     choose = random.Random(os.environ.get("FULLSEND_TEST_S3_SEED", "1"))
     kills = 0
     for number in range(ROUNDS):
@@ -89,7 +89,7 @@ def test_killed_daemons_lose_nothing_that_they_acknowledged(prefix: str, tmp_pat
         told = Told()
         for gateway in itertools.cycle([0, 1]):
             process = daemon(place, gateway, tmp_path, direct)
-            told.follow(process, choose.randint(1, _STEPS))
+            told.follow(process, choose.randint(1, steps))
             if told.stored:
                 assert told.end(process) == ""
                 break
