@@ -48,6 +48,7 @@ from fullsend_receiver.daemon.monitoring import Consumer, Monitoring
 from fullsend_receiver.daemon.proving import ChainHasher
 from fullsend_receiver.daemon.rate_limit import Limiter
 from fullsend_receiver.daemon.session import Session, SharedState
+from fullsend_receiver.daemon.shared_look import SharedLook
 from fullsend_receiver.daemon.store_watch import StoreWatch
 from fullsend_receiver.events.emit import emit
 from fullsend_receiver.events.records import DaemonStarted, DaemonStopped, SettingsRead
@@ -126,7 +127,7 @@ class Daemon:
             log.error("no sender is admitted until the sender table can be read: %s", error)  # noqa: TRY400
             self._table = SenderTable(store, fault=error)
         self._context = server_context(store, self._table.certificates)
-        self._reading_table = asyncio.Lock()
+        self._table_look = SharedLook(self._reread_table)
         self._table_fault = ""
         self._limiter = Limiter(settings.tries_per_minute)
         self._tasks: dict[asyncio.Task[None], Session | None] = {}  # None: still in the TLS handshake
@@ -474,7 +475,7 @@ class Daemon:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            await self._reread_table()
+            await self._table_look.ask()
             await loop.connect_accepted_socket(
                 lambda: channel, sock, ssl=self._context, ssl_handshake_timeout=self._settings.identify_within
             )
@@ -518,7 +519,7 @@ class Daemon:
 
     async def table_changed(self) -> None:
         """A join has changed the sender table."""
-        await self._reread_table()
+        await self._table_look.ask()
 
     def read_only_seen(self) -> None:
         """The store's disk could not be written to because it is read-only."""
@@ -526,19 +527,18 @@ class Daemon:
 
     async def _reread_table(self) -> None:
         """If the sender table has changed: use it for new connections, and end those that it no longer allows."""
-        async with self._reading_table:
-            try:
-                found = await run(self._table_reader, self._read_table)
-            except (OSError, StoreError) as error:
-                # Perhaps a person has edited it. The last good one is used until it is readable. Log this once.
-                if str(error) != self._table_fault:
-                    log.error("the sender table is not used, the last good one stays: %s", error)  # noqa: TRY400
-                self._table_fault = str(error)
-                return
-            self._table_fault = ""
-            if found is not None:
-                self._table, self._context = found
-                self._end_revoked()
+        try:
+            found = await run(self._table_reader, self._read_table)
+        except (OSError, StoreError) as error:
+            # Perhaps a person has edited it. The last good one is used until it is readable. Log this once.
+            if str(error) != self._table_fault:
+                log.error("the sender table is not used, the last good one stays: %s", error)  # noqa: TRY400
+            self._table_fault = str(error)
+            return
+        self._table_fault = ""
+        if found is not None:
+            self._table, self._context = found
+            self._end_revoked()
 
     def _read_table(self) -> tuple[SenderTable, ssl.SSLContext] | None:
         """Return the table and its TLS context if the table has changed. Blocks on the disk."""
@@ -564,7 +564,7 @@ class Daemon:
             passed += _HOUSEKEEPING_EVERY
             if passed >= self._store.capabilities.look_every:
                 passed = 0.0
-                await self._reread_table()
+                await self._table_look.ask()
             if self._some_gone:
                 self._some_gone = False
                 await run(self._table_reader, partial(_tidy, not self._tasks))
