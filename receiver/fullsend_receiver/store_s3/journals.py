@@ -276,9 +276,9 @@ def upload_line(upload: str) -> bytes:
     return make_line({"upload": upload})
 
 
-def segment_line(segment: OpenSegment) -> bytes:
-    """Return the same line for a segment."""
-    return make_line({"upload": segment.upload, "segment": segment.number})
+def segment_line(number: int, upload: str) -> bytes:
+    """Return the same line for the segment of this number."""
+    return make_line({"upload": upload, "segment": number})
 
 
 def closing_line(segment: OpenSegment) -> bytes:

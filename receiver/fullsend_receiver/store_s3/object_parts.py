@@ -29,11 +29,12 @@ from fullsend_receiver.store_s3.journals import (
     OpenUpload,
     Sealed,
     StoredPart,
+    UploadLost,
 )
 from fullsend_receiver.store_s3.probe import can_copy
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from fullsend_receiver.store_s3.part_sizes import PartSizes
 
@@ -106,18 +107,27 @@ class ObjectParts:
         # One number is left for the last part, which has the tables.
         if len(self._parts) >= self._sizes.parts_most - 1:
             raise self._too_large(f"more than {self._sizes.parts_most} parts, which an object may have")
-        # Each time before its first part, so that a process that dies here leaves no upload that nothing names.
         if self._upload is None:
-            upload = self._bucket.begin_parts(self._open.data)
-            self._writer.write([journals.upload_line(upload)])
-            self._upload = upload
+            self._upload = self._begin_upload(self._open.data, journals.upload_line)
         if len(self._parts) >= self._sizes.direct and self._may_copy():
             number = len(self._parts) + 1
-            upload = self._bucket.begin_parts(keys.segment_key(self._open.key, self._open.generation, number))
-            segment = OpenSegment(number, upload)
-            self._writer.write([journals.segment_line(segment)])
-            self._segment = segment
+            key = keys.segment_key(self._open.key, self._open.generation, number)
+            upload = self._begin_upload(key, lambda upload: journals.segment_line(number, upload))
+            self._segment = OpenSegment(number, upload)
             self.in_segments = True
+
+    def _begin_upload(self, key: str, line: Callable[[str], bytes]) -> str:
+        """Begin a multipart upload, and write the line that names it: before its first part, so that a process that
+        dies here leaves none that has some and that nothing names.
+        """
+        upload = self._bucket.begin_parts(key)
+        try:
+            self._writer.write([line(upload)])
+        except UploadLost:
+            with contextlib.suppress(BucketError):  # otherwise it goes after a day
+                self._bucket.abort(key, upload)
+            raise
+        return upload
 
     def _may_copy(self) -> bool:
         if self._can_copy is None:
