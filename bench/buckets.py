@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Final, Self
 
 from bench.data import MIB
 from bench.fullsend_hosts import Receiver, Sender, check_pushed
-from bench.measure import OBJECT_STORE, STORAGE, ZFS_HOST, Measurement, Run, Service, new_peak, run_quietly
+from bench.measure import OBJECT_STORE, STORAGE, ZFS_HOST, ChildError, Measurement, Run, Service, new_peak, run_quietly
 from bench.object_store import AwsCli, BucketHost, Ceph, Copier, Rclone, check_object
 from bench.peers import bash
 from bench.report import Budget, Row, Table
 
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_receiver.store_s3.part_sizes import PartSizes
 from fullsend_sender.transfer.window import WINDOW
 
@@ -255,7 +256,7 @@ def many(results: Results, streams: Streams, folder: Path, say: Callable[[str], 
                 say(f"pairing {count} senders")
                 senders = [Sender(folder / f"{name}-{each}", receiver, f"sender-{each}") for each in range(count)]
                 with MemoryOverTime(daemon.pid) as memory:
-                    run = _crowd(senders, stream, daemon, ceph)
+                    run, again = _crowd(senders, stream, daemon, ceph)
             for sender in senders:
                 sender.forget()
             highest = tenths(memory.peaks)
@@ -265,7 +266,8 @@ def many(results: Results, streams: Streams, folder: Path, say: Callable[[str], 
             results.notes.append(
                 f"{count} streams of {stream.size / MIB:.0f} MiB at once into a {name}: {run.seconds:.1f} s,"
                 f" {raw / run.seconds / 1e6:.0f} MB/s; CPU s: {run.zfs_host.cpu:.0f} {ZFS_HOST},"
-                f" {run.storage.cpu:.0f} {STORAGE}, {run.object_store.cpu:.0f} {OBJECT_STORE}, {run.others:.0f} others"
+                f" {run.storage.cpu:.0f} {STORAGE}, {run.object_store.cpu:.0f} {OBJECT_STORE}, {run.others:.0f} others;"
+                f" {again} times a sender had no answer within 10 s, and began again"
             )
             if name == "bucket":
                 text = f"memory of the receiver with {count} streams arriving in a bucket"
@@ -281,12 +283,25 @@ def many(results: Results, streams: Streams, folder: Path, say: Callable[[str], 
     )
 
 
-def _crowd(senders: Sequence[Sender], stream: Stream, daemon: Service, ceph: Ceph) -> Run:
+def _crowd(senders: Sequence[Sender], stream: Stream, daemon: Service, ceph: Ceph) -> tuple[Run, int]:
+    """Push from all senders at once. Returns: the run, and how often one had no answer within 10 s and tried again."""
+    again = 0
+
+    def push(sender: Sender) -> bytes:
+        nonlocal again
+        while True:
+            try:
+                return measured.child(sender.push_command(), source=stream.path)
+            except ChildError as error:
+                if error.code != Exit.UNREACHABLE:
+                    raise
+                again += 1
+
     with _watched(ceph, daemon) as measured, ThreadPoolExecutor(len(senders)) as pool:
-        outputs = list(pool.map(lambda sender: measured.child(sender.push_command(), source=stream.path), senders))
+        outputs = list(pool.map(push, senders))
     for output in outputs:
         check_pushed(output, stream)
-    return measured.run()
+    return measured.run(), again
 
 
 # --- how -------------------------------------------------------------------------------------------------------

@@ -45,6 +45,14 @@ class BenchError(Exception):
     """A benchmark could not run, or did not do what it should measure."""
 
 
+class ChildError(BenchError):
+    """A measured process ended with the exit code `code`."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 @dataclass(frozen=True, slots=True)
 class Cores:
     """The core on which each end runs alone, as two hosts with one core would be; None: on all."""
@@ -164,7 +172,7 @@ class Child:
             complaint = _content(self._err).decode(errors="replace").strip()
         if self._process.returncode:
             msg = f"{' '.join(self.argv)}: exit {self._process.returncode}: {complaint[-2000:]}"
-            raise BenchError(msg)
+            raise ChildError(msg, self._process.returncode)
         return cpu
 
     def kill(self) -> None:

@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from bench.measure import OBJECT_STORE, Child, Cores, Measurement, new_peak, on_core, transfer, written
+import pytest
+from bench.measure import OBJECT_STORE, Child, ChildError, Cores, Measurement, new_peak, on_core, transfer, written
 
 
 def where() -> list[str]:
@@ -67,3 +68,10 @@ def test_what_an_object_store_takes_counts_for_neither_end_nor_for_others() -> N
     run = measured.run()
     assert run.cost(OBJECT_STORE).cpu == 1000.0
     assert (run.storage.cpu, run.others) == (0.0, 0.0)
+
+
+def test_a_process_that_fails_tells_its_exit_code() -> None:
+    child = Child(["sh", "-c", "exit 75"])
+    with pytest.raises(ChildError) as failed:
+        child.wait()
+    assert failed.value.code == 75
