@@ -19,6 +19,7 @@ from typing import Any, Final, TypeVar
 
 from fullsend_receiver.store_s3 import faults
 from fullsend_receiver.store_s3.bucket import (
+    BucketBusy,
     BucketError,
     BucketObject,
     Fetched,
@@ -35,6 +36,8 @@ _MARK: Final = "fullsend-write"
 #: The codes for a failed condition. Two writers at once get the second one from some stores.
 _UNMET: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 _ABSENT: Final = frozenset({"NoSuchKey", "NotFound", "404"})
+#: The codes for a range behind the end.
+_NO_RANGE: Final = frozenset({"InvalidRange", "416"})
 #: Ceph says of an upload that has ended that there is no such key.
 _NO_UPLOAD: Final = frozenset({"NoSuchUpload", "NoSuchKey"})
 #: The codes for a list of parts that is not that of the upload.
@@ -152,9 +155,7 @@ class BotoBucket:
     def read(self, key: str, start: int, size: int) -> bytes:
         """See `Bucket.read`."""
         wanted = f"bytes={start}-{start + size - 1}"
-        answer = self._send_unless(
-            {*_ABSENT, "InvalidRange", "416"}, "GetObject", key, self._client.get_object, Range=wanted
-        )
+        answer = self._send_unless(_ABSENT | _NO_RANGE, "GetObject", key, self._client.get_object, Range=wanted)
         if answer is not None:
             return self._body(key, answer)
         if self._head(key) is None:
@@ -178,7 +179,18 @@ class BotoBucket:
         return BucketObject(key, int(answer["ContentLength"]), _etag(answer), answer["LastModified"].timestamp())
 
     def _head(self, key: str) -> dict[str, Any] | None:
-        return self._send_unless(_ABSENT, "HeadObject", key, self._client.head_object)
+        try:
+            return self._send_unless(_ABSENT, "HeadObject", key, self._client.head_object)
+        except BucketBusy:
+            raise
+        except BucketError:
+            # An answer to HEAD has no reason. One to GET has: it is the better error.
+            answer = self._send_unless(
+                _ABSENT | _NO_RANGE, "GetObject", key, self._client.get_object, Range="bytes=0-0"
+            )
+            if answer is not None:
+                answer["Body"].close()
+            raise
 
     def delete(self, key: str) -> bool:
         """See `Bucket.delete`."""

@@ -33,6 +33,7 @@ _BY_CODE: Final = {
 _BY_STATUS: Final = {
     301: _BY_CODE["PermanentRedirect"],
     403: "the credentials are refused: see them, their rights, and this host's clock",
+    429: _BY_CODE["SlowDown"],
     500: "the object store fails: see its log",
     503: _BY_CODE["ServiceUnavailable"],
     507: "the object store is full: give it room",

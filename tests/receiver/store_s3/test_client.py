@@ -167,6 +167,15 @@ def test_refusal_is_one_line(server: Server, answer: Answer, line: str) -> None:
     assert "\n" not in str(error.value)
 
 
+def test_head_that_is_refused_is_told_the_reason(server: Server) -> None:
+    server.answers = [(403, {}, b""), refusal(403, "RequestTimeTooSkewed")]
+    with pytest.raises(BucketError, match="the clocks differ too much"):
+        server.bucket().head("key")
+    server.answers = [(403, {}, b""), OK]  # it was refused for a moment only
+    with pytest.raises(BucketError, match="the credentials are refused"):
+        server.bucket().head("key")
+
+
 def test_request_is_repeated_while_the_store_is_overloaded(server: Server) -> None:
     server.answers = [refusal(503, "SlowDown"), OK]
     assert server.bucket(attempts=2).put("key", b"data") == "e1"
@@ -206,9 +215,6 @@ def test_credentials_that_are_refused_and_the_same_are_an_error(server: Server, 
     server.answers = [refusal(403, "InvalidAccessKeyId")]
     with pytest.raises(BucketError, match="does not know the access key"):
         bucket.put("key", b"data")
-    server.answers = [(403, {}, b"")]
-    with pytest.raises(BucketError, match="the credentials are refused"):
-        bucket.head("key")
 
 
 def test_body_that_breaks_off_is_an_error(server: Server) -> None:

@@ -12,6 +12,7 @@ from fullsend_receiver.store_s3 import faults
     [
         (503, "SlowDown", "try again later"),
         (503, "", "try again later"),
+        (429, "TooManyRequests", "the object store is overloaded: try again later"),
         (400, "ExpiredToken", "renew them"),
         (400, "AuthorizationHeaderMalformed", "the region is wrong"),
         (403, "RequestTimeTooSkewed", "set this host's clock"),
@@ -25,7 +26,7 @@ from fullsend_receiver.store_s3 import faults
 )
 def test_refusal_is_one_line_with_what_to_do(status: int, code: str, advice: str) -> None:
     error = faults.refused("s3://b/key", "PutObject", status, code)
-    passing = status == 503 or code == "NoSuchUpload"  # a sender retries these
+    passing = status in {429, 503} or code == "NoSuchUpload"  # a sender retries these
     full = status == 507 or code == "QuotaExceeded"
     assert error.code is (ErrorCode.LIMIT if passing else ErrorCode.SPACE if full else ErrorCode.STORE)
     assert isinstance(error, StoreFull) == full
