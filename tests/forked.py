@@ -170,6 +170,8 @@ def _serve(module: str, requests: socket.socket) -> None:
     for each in pkgutil.walk_packages(package.__path__, f"{module}."):
         if not each.name.endswith(".__main__"):
             importlib.import_module(each.name)
+    if module == "fullsend_receiver" and os.environ.get("FULLSEND_TEST_S3"):
+        importlib.import_module("boto3.session")  # imported where a store in a bucket is opened
     gc.collect()
     gc.freeze()  # so that a fork copies few pages
     # Ctrl-C ends the tests, which then close the socket. Who waits for a program is not waited for.

@@ -215,13 +215,13 @@ def gateways() -> list[str]:
 PLACES: Final = ["memory", *([pytest.param("ceph", marks=pytest.mark.s3)] if gateways() else [])]
 
 
-def in_ceph(prefix: str, gateway: int = 0) -> BotoBucket:
-    """Return a part of a bucket in the real Ceph. `gateway`: 0 or 1."""
+def in_ceph(prefix: str, gateway: int = 0, name: str = BUCKET) -> BotoBucket:
+    """Return a part of a bucket in the real Ceph, which is made if there is none. `gateway`: 0 or 1; `name`: of it."""
     endpoint = gateways()[gateway]
     access = Access(endpoint, "us-east-1", access_key=ACCESS_KEY, secret_key=SECRET_KEY)
-    bucket = BotoBucket(BUCKET, prefix, access)
+    bucket = BotoBucket(name, prefix, access)
     with contextlib.suppress(bucket._client.exceptions.BucketAlreadyOwnedByYou):
-        bucket._client.create_bucket(Bucket=BUCKET)
+        bucket._client.create_bucket(Bucket=name)
     return bucket
 
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from fullsend_receiver.catalogue.scrub_results import Scrubbed
     from fullsend_receiver.catalogue.streams import StoredStream
+    from fullsend_receiver.store.api import Store
 
 SENDER: Final = "alpha"
 PROGRAM: Final = "fullsend 0.0"
@@ -150,9 +151,7 @@ def take(ingest: Ingest, chunks: Iterable[Chunk], *, per_batch: int = 1) -> None
         ingest.partial.sync(batch)
 
 
-def ingest_stream(
-    store: LocalStore, sender: str, raw: bytes, level: int = LEVEL_DEFAULT, *, per_batch: int = 1
-) -> Ingest:
+def ingest_stream(store: Store, sender: str, raw: bytes, level: int = LEVEL_DEFAULT, *, per_batch: int = 1) -> Ingest:
     """Take a whole stream into a partial; all of it is durable. The caller closes the partial, or commits it."""
     push = push_of(raw)
     ingest = Ingest(store.begin(partial_key(sender, push), open_offer(sender, push)))
@@ -171,7 +170,7 @@ def resume(store: LocalStore, sender: str, raw: bytes, *, at_resume_point: bool 
     return Ingest(*found)
 
 
-def commit_stream(store: LocalStore, sender: str, ingest: Ingest, raw: bytes) -> PurePosixPath:
+def commit_stream(store: Store, sender: str, ingest: Ingest, raw: bytes) -> PurePosixPath:
     """Commit a stream of which all has been taken."""
     finish = Finish(raw_bytes=len(raw), segments=ingest.segments())
     assert finish == finish_of(raw, *(segment.start for segment in finish.segments[1:]))
@@ -183,7 +182,7 @@ def commit_stream(store: LocalStore, sender: str, ingest: Ingest, raw: bytes) ->
         ingest.partial.close(keep=True)
 
 
-def store_stream(store: LocalStore, sender: str, raw: bytes, level: int = LEVEL_DEFAULT) -> PurePosixPath:
+def store_stream(store: Store, sender: str, raw: bytes, level: int = LEVEL_DEFAULT) -> PurePosixPath:
     """Store a whole stream. Returns: its file, relative to the store."""
     return commit_stream(store, sender, ingest_stream(store, sender, raw, level), raw)
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import random
-import secrets
 import signal
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests import streams
 from tests.chains import named as chain_named
 from tests.programs import Receiver, Sender, good, rows, started, wait_for
-from tests.s3.hosts import BucketReceiver
+from tests.s3.hosts import POLICY, BucketReceiver, arrived, large, made, point_at, pushing
 from tests.streams import Genuine, each, whole
 
 if TYPE_CHECKING:
@@ -26,32 +21,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.s3
 
 CHAIN = chain_named("t1-plain")
-#: What a prune may drop at once.
-POLICY = (
-    'rebase-after = "0%"\nwhen-suspicious = "prune"\nprune-at = "never"\nundelete-within = "1d"\n'
-    '[retention]\nlast = 1\nminimum-count = 0\nminimum-age = "0s"\n'
-)
-
-
-def made(folder: Path) -> BucketReceiver:
-    """A new store, which nothing serves yet."""
-    receiver = BucketReceiver(folder / "receiver", prefix=f"commands/{secrets.token_hex(8)}")
-    receiver.init(min_free="0", tries_per_minute=1000)
-    return receiver
-
-
-@pytest.fixture
-def receiver(tmp_path: Path) -> Iterator[BucketReceiver]:
-    receiver = made(tmp_path)
-    with started(receiver):
-        yield receiver
-
-
-@pytest.fixture
-def sender(receiver: BucketReceiver, tmp_path: Path) -> Sender:
-    sender = Sender(tmp_path / "sender", "alpha")
-    sender.join(receiver)
-    return sender
 
 
 @pytest.fixture(scope="module")
@@ -120,29 +89,6 @@ def test_commands_work_with_and_without_the_daemon(receiver: BucketReceiver, sen
     assert [entry["guid"] for entry in sender.list()] == [each["guid"] for each in pushed]
 
 
-def large(seed: int) -> bytes:
-    """Return a stream of 64 MiB that does not compress."""
-    noise = random.Random(seed)
-    records = [streams.write(1, index << 20, noise.randbytes(1 << 20)) for index in range(64)]
-    return streams.substream(streams.object_(1), *records, guid=1000 + seed)
-
-
-def pushing(sender: Sender, source: Path, *options: str, rate: str = "5M") -> subprocess.Popen[bytes]:
-    """Push a stream, slowly enough to be met on its way."""
-    with source.open("rb") as pipe:
-        return sender.popen(
-            *("push", "--stdin", "--bwlimit", rate, *options),
-            stdin=pipe,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-
-def arriving(receiver: BucketReceiver) -> bool:
-    """Whether some of a stream is acknowledged."""
-    return any(entry["raw_bytes"] for entry in rows(good(receiver.fullsendd("list", "--partial", "--json"))))
-
-
 def live(receiver: BucketReceiver) -> bool:
     """Whether something arrives at this host now."""
     return bool(json.loads(good(receiver.fullsendd("top", "--json", "--once")))["transfers"])
@@ -152,7 +98,7 @@ def test_push_resumes_after_its_daemon_was_killed(receiver: BucketReceiver, send
     raw = large(1)
     (tmp_path / "stream").write_bytes(raw)
     push = pushing(sender, tmp_path / "stream")
-    wait_for(lambda: arriving(receiver))
+    wait_for(lambda: arrived(receiver) > 0)
     receiver.stop(signal.SIGKILL)
     receiver.start()
     _out, said = push.communicate(timeout=150)
@@ -168,7 +114,7 @@ def test_stream_resumes_after_its_sender_was_killed(receiver: BucketReceiver, se
     raw = large(2)
     (tmp_path / "stream").write_bytes(raw)
     push = pushing(sender, tmp_path / "stream")
-    wait_for(lambda: arriving(receiver))
+    wait_for(lambda: arrived(receiver) > 0)
     push.kill()
     push.communicate()
     wait_for(lambda: not live(receiver))
@@ -242,14 +188,6 @@ def test_two_hosts_serve_one_store(receiver: BucketReceiver, sender: Sender, tmp
         assert any(entry["damaged"] for entry in other.list("alpha"))
 
 
-def point_at(sender: Sender, *receivers: BucketReceiver) -> None:
-    """Have a sender talk to these hosts of its receiver."""
-    config = sender.folder / "sender.toml"
-    said = f"address = {json.dumps([f'127.0.0.1:{each.port}' for each in receivers])}"
-    lines = config.read_text(encoding="utf-8").splitlines()
-    config.write_text("".join(f"{said if line.startswith('address') else line}\n" for line in lines), encoding="utf-8")
-
-
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stalled"])
 def test_other_host_takes_over(receiver: BucketReceiver, sender: Sender, tmp_path: Path, how: signal.Signals) -> None:
     """The sender has both addresses. A host that wakes up afterwards damages nothing."""
@@ -260,7 +198,7 @@ def test_other_host_takes_over(receiver: BucketReceiver, sender: Sender, tmp_pat
     with started(other):
         point_at(sender, receiver)
         push = pushing(sender, tmp_path / "stream")
-        wait_for(lambda: arriving(receiver))
+        wait_for(lambda: arrived(receiver) > 0)
         push.kill()
         push.communicate()
         wait_for(lambda: not live(receiver))
@@ -281,45 +219,6 @@ def test_other_host_takes_over(receiver: BucketReceiver, sender: Sender, tmp_pat
             (stored,) = host.list()
             assert good(host.fullsendd("cat", f"alpha/guid:{stored['guid']}")) == raw
         assert good(sender.fullsend("cat", stored["file"])) == raw
-    assert list(receiver.bucket.entries(".partial/")) == []
-    assert list(receiver.bucket.unfinished("")) == []
-
-
-@pytest.mark.timeout(3600)
-def test_two_hosts_are_killed_at_random(receiver: BucketReceiver, sender: Sender, tmp_path: Path) -> None:
-    """FULLSEND_TEST_S3_KILLS: how often a daemon is killed, at least; FULLSEND_TEST_S3_SEED: of the choice."""
-    other = BucketReceiver(tmp_path / "other", prefix=receiver.prefix, gateway=1)
-    other.adopt(receiver)
-    hosts = (receiver, other)
-    choose = random.Random(os.environ.get("FULLSEND_TEST_S3_SEED", "1"))
-    wanted = int(os.environ.get("FULLSEND_TEST_S3_KILLS", "4"))
-    kills = pushes = 0
-    with started(other):
-        point_at(sender, *hosts)
-        while kills < wanted:
-            pushes += 1
-            raw = large(100 + pushes)
-            (tmp_path / "stream").write_bytes(raw)
-            push = pushing(sender, tmp_path / "stream", "--retry-for", "600s", rate="16M")
-            while push.poll() is None:
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    push.wait(choose.uniform(0.2, 4.0))
-                    break
-                victim = choose.choice(hosts)
-                victim.stop(signal.SIGKILL)
-                kills += 1
-                victim.start()
-            _out, said = push.communicate()
-            if push.returncode == 75:  # lost before it had begun: cron comes again
-                pushes -= 1
-                continue
-            assert push.returncode == 0, said
-            stored = choose.choice(hosts).list()
-            assert len(stored) == pushes
-            (found,) = [entry for entry in stored if entry["guid"] == str(1100 + pushes)]
-            assert good(choose.choice(hosts).fullsendd("cat", f"alpha/guid:{found['guid']}")) == raw
-        good(sender.fullsend("verify"))
-    print(f"{kills} kills, {pushes} streams")
     assert list(receiver.bucket.entries(".partial/")) == []
     assert list(receiver.bucket.unfinished("")) == []
 

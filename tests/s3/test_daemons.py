@@ -1,4 +1,4 @@
-"""Two daemons at two gateways of one Ceph: killed, and stalled, at any moment."""
+"""Two daemons at two gateways of one Ceph: killed, and stalled, at any moment; gateways and the OSD are killed, too."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import random
 import signal
 import subprocess
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests import streams
 from tests.receiver.buckets import in_ceph, store_in
 from tests.receiver.helpers import SENDER, decode
+from tests.s3.ceph import GATEWAYS, OSD, needs_ceph, restart
 from tests.s3.daemon import large
 
 from fullsend_receiver.store_s3 import keys
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.s3
 
 #: How many streams are received, each by daemons that are killed until one of them is done.
-ROUNDS: Final = int(os.environ.get("FULLSEND_TEST_S3_ROUNDS", "3"))
+ROUNDS: Final = int(os.environ.get("FULLSEND_TEST_S3_ROUNDS", "2"))
 
 
 def daemon(prefix: str, gateway: int, folder: Path, direct: int) -> subprocess.Popen[str]:
@@ -76,7 +78,7 @@ def check(prefix: str, folder: Path) -> None:
     assert [each for each in bucket.unfinished("") if not each.key.startswith(keys.PROBE)] == []
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(4 * 3600)
 @pytest.mark.parametrize(("direct", "steps"), [(7500, 24), (1, 50)], ids=["one upload", "segments"])
 def test_killed_daemons_lose_nothing_that_they_acknowledged(
     prefix: str, tmp_path: Path, direct: int, steps: int
@@ -99,6 +101,38 @@ def test_killed_daemons_lose_nothing_that_they_acknowledged(
         check(place, tmp_path)
     assert kills >= ROUNDS
     print(f"{kills} daemons were killed")
+
+
+@needs_ceph
+@pytest.mark.timeout(4 * 3600)
+def test_killed_gateways_and_osd_lose_nothing_that_was_acknowledged(prefix: str, tmp_path: Path) -> None:
+    choose = random.Random(os.environ.get("FULLSEND_TEST_S3_SEED", "1"))
+    first = iter((OSD, "daemon", GATEWAYS[1]))  # in the default run
+    killed: Counter[str] = Counter()
+    died = 0
+    for number in range(max(1, ROUNDS // 2)):
+        place, direct = f"{prefix}-{number}", (7500, 1)[number % 2]
+        told = Told()
+        for gateway in itertools.cycle([0, 1]):
+            process = daemon(place, gateway, tmp_path, direct)
+            while process.poll() is None:
+                told.follow(process, choose.randint(1, 12))
+                if told.stored or process.poll() is not None:
+                    break
+                name = next(first, None) or choose.choice(["daemon", "daemon", *GATEWAYS, OSD])
+                killed[name] += 1
+                if name == "daemon":
+                    process.send_signal(signal.SIGKILL)
+                    break
+                restart(name)
+            # One that has waited long enough for the object store says so, and ends.
+            if complaint := told.end(process):
+                assert "BucketBusy" in complaint, complaint
+                died += 1
+            if told.stored:
+                break
+        check(place, tmp_path)
+        print(f"killed: {dict(killed)}; {died} daemons have ended with an error, {number + 1} streams", flush=True)
 
 
 @pytest.mark.parametrize(("direct", "steps"), [(7500, 9), (1, 18), *((1, step) for step in range(24, 29))])
