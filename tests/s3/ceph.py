@@ -18,7 +18,7 @@ _FOLDER: Final = os.environ.get("FULLSEND_TEST_CEPH", "")
 GATEWAYS: Final = ("client.rgw.1", "client.rgw.2")
 OSD: Final = "osd.0"
 
-#: For tests that kill or rule it.
+#: For tests that kill or rule it. They are also marked `alone`.
 needs_ceph = pytest.mark.skipif(
     bool(gateways()) and not _FOLDER, reason="FULLSEND_TEST_CEPH does not name the folder of tests/s3/ceph-start"
 )

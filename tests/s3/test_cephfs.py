@@ -20,6 +20,7 @@ from tests.s3.hosts import arrived, large, point_at, pushing
 MOUNTS: Final = os.environ.get("FULLSEND_TEST_CEPHFS", "").split()
 pytestmark = [
     pytest.mark.s3,
+    pytest.mark.alone,
     needs_ceph,
     pytest.mark.skipif(len(MOUNTS) != 2, reason="FULLSEND_TEST_CEPHFS does not name two mounts"),
 ]

@@ -103,6 +103,7 @@ def test_killed_daemons_lose_nothing_that_they_acknowledged(
     print(f"{kills} daemons were killed")
 
 
+@pytest.mark.alone
 @needs_ceph
 @pytest.mark.timeout(4 * 3600)
 def test_killed_gateways_and_osd_lose_nothing_that_was_acknowledged(prefix: str, tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def test_store_that_was_deleted_underneath_is_named_and_not_made_anew(receiver: 
     assert "no store here" in one_line(receiver.fullsendd("serve"))
 
 
+@pytest.mark.alone
 @needs_ceph
 def test_bucket_that_was_deleted_underneath_is_named(tmp_path: Path) -> None:
     receiver, sender = BucketReceiver(tmp_path / "receiver", name=unique_bucket()), Sender(tmp_path / "sender", "alpha")
@@ -152,6 +153,7 @@ def test_bucket_that_was_deleted_underneath_is_named(tmp_path: Path) -> None:
             assert "the bucket does not exist" in one_line(receiver.fullsendd(command)).replace("problem", "")
 
 
+@pytest.mark.alone
 @needs_ceph
 def test_full_bucket_can_be_read_and_takes_what_is_left_once_it_has_room(tmp_path: Path) -> None:
     receiver, sender = BucketReceiver(tmp_path / "receiver", name=unique_bucket()), Sender(tmp_path / "sender", "alpha")
@@ -183,6 +185,7 @@ def test_full_bucket_can_be_read_and_takes_what_is_left_once_it_has_room(tmp_pat
     rule("radosgw-admin", "bucket", "rm", f"--bucket={receiver.name}", "--purge-objects")
 
 
+@pytest.mark.alone
 @needs_ceph
 def test_credentials_that_are_renewed_need_no_restart(receiver: BucketReceiver, tmp_path: Path) -> None:
     credentials = receiver.folder / "credentials"

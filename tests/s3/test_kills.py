@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fullsend_receiver.store_s3.stores import BucketStore
 
-pytestmark = [pytest.mark.s3, needs_ceph]
+pytestmark = [pytest.mark.s3, pytest.mark.alone, needs_ceph]
 
 #: How often something is killed, at least.
 KILLS: Final = int(os.environ.get("FULLSEND_TEST_S3_KILLS", "5"))
