@@ -63,8 +63,9 @@ def test_promtool_accepts_the_rules() -> None:
 
 
 def test_each_alert_fires_where_it_must_and_not_where_it_must_not() -> None:
-    ran = promtool("test", "rules", "alerts_test.yml", folder=FOLDER)
+    ran = promtool("test", "rules", *sorted(each.name for each in FOLDER.glob("*_test.yml")), folder=FOLDER)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.count("SUCCESS") == 2
 
 
 def test_each_alert_has_a_case_of_either_kind() -> None:
