@@ -33,6 +33,9 @@ _PORTS: Final = 4
 #: The ports that are tried: below those that the kernel gives to connections.
 _FIRST_PORT: Final = 20_000
 _LAST_PORT: Final = 30_000
+#: Bytes that it may hold, in a sparse file. A slow stream is in the bucket twice while it arrives: in its parts, and in
+#: its journal.
+_BYTES: Final = 32 << 30
 #: Bytes that are read of an object at a time.
 _PIECE: Final = 8 << 20
 
@@ -59,7 +62,8 @@ class Ceph:
         self.pids: list[int] = []
 
     def __enter__(self) -> Self:
-        started = run_quietly(["env", f"FULLSEND_CEPH_PORT={free_ports()}", _SCRIPTS / "ceph-start", self._folder])
+        settings = [f"FULLSEND_CEPH_PORT={free_ports()}", f"FULLSEND_CEPH_BYTES={_BYTES}"]
+        started = run_quietly(["env", *settings, _SCRIPTS / "ceph-start", self._folder])
         self.endpoints = started.split()
         try:
             self.pids = [int(file.read_text(encoding="ascii")) for file in (self._folder / "run").glob("*.pid")]
