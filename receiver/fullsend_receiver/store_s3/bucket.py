@@ -149,6 +149,11 @@ class Bucket(Protocol):
     def begin_parts(self, key: str) -> str:
         """Begin a multipart upload. Returns: its id."""
 
+    def was_repeated(self, upload: str) -> bool:
+        """Whether the request that has begun an upload was repeated: an attempt whose answer was lost may have begun
+        another one of its key, which nothing names. Asked once, of the process that has begun it.
+        """
+
     def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
         """Store a part. One of the same number is replaced."""
 

@@ -109,6 +109,7 @@ class BotoBucket:
         self._client, self._session, self._errors = _client(self._access, self._access.timeout)
         self._renewing = threading.Lock()
         self._renewals = 0
+        self._repeated: set[str] = set()  # uploads whose first request was
         self._copier: Any = None  # the client for copies, once one is made
         self._quotes = False  # whether If-Match wants the ETag in quotes
         self._lock = threading.Lock()
@@ -236,7 +237,16 @@ class BotoBucket:
         answer = self._send(
             "CreateMultipartUpload", key, self._client.create_multipart_upload, ChecksumAlgorithm="SHA256"
         )
-        return str(answer["UploadId"])
+        upload = str(answer["UploadId"])
+        if answer["ResponseMetadata"].get("RetryAttempts"):
+            self._repeated.add(upload)
+        return upload
+
+    def was_repeated(self, upload: str) -> bool:
+        """See `Bucket.was_repeated`."""
+        known = upload in self._repeated
+        self._repeated.discard(upload)
+        return known
 
     def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
         """See `Bucket.put_part`."""

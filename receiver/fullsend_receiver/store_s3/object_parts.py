@@ -127,6 +127,9 @@ class ObjectParts:
             with contextlib.suppress(BucketError):  # otherwise it goes after a day
                 self._bucket.abort(key, upload)
             raise
+        # Only now: of a process that was taken over it might be the other one's.
+        if self._bucket.was_repeated(upload):
+            partials.abort_others(self._bucket, key, {upload})
         return upload
 
     def _may_copy(self) -> bool:

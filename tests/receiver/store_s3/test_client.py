@@ -217,6 +217,15 @@ def test_credentials_that_are_refused_and_the_same_are_an_error(server: Server, 
         bucket.put("key", b"data")
 
 
+def test_upload_whose_first_request_was_repeated_is_known(server: Server) -> None:
+    """The answer to the first attempt was lost, or it was a failure after all was done."""
+    made = b"<InitiateMultipartUploadResult><UploadId>%s</UploadId></InitiateMultipartUploadResult>"
+    server.answers = [refusal(500, "InternalError"), (200, {}, made % b"two"), (200, {}, made % b"three")]
+    bucket = server.bucket(attempts=2)
+    assert bucket.was_repeated(bucket.begin_parts("key"))
+    assert not bucket.was_repeated(bucket.begin_parts("key"))
+
+
 def test_body_that_breaks_off_is_an_error(server: Server) -> None:
     server.answers = [(200, {"ETag": '"e1"', "Content-Length": "10", "Connection": "close"}, b"short")]
     with pytest.raises(BucketError, match="GetObject has no answer"):

@@ -396,3 +396,23 @@ def test_orphans_are_left_while_a_journal_cannot_be_read(tmp_path: Path, monkeyp
     here.store.recover()  # as another process of the same host does when it starts
     assert bucket.uploads == before
     here.end()
+
+
+class ForgetfulBucket(MemoryBucket):
+    """The answer to each first request that begins an upload is lost, and the request is repeated."""
+
+    def begin_parts(self, key: str) -> str:  # type: ignore[explicit-override]
+        super().begin_parts(key)
+        return super().begin_parts(key)
+
+    def was_repeated(self, upload: str) -> bool:  # type: ignore[explicit-override]
+        return True
+
+
+def test_uploads_that_were_begun_twice_leave_nothing(tmp_path: Path) -> None:
+    bucket = ForgetfulBucket(least_part=0)
+    arrival = LargeArrival(bucket, tmp_path / "home")
+    arrival.run()
+    assert arrival.stored
+    left = [key for key, _parts, _begun in bucket.uploads.values() if not key.startswith(keys.PROBE)]
+    assert left == []  # that of a probe goes after a day
