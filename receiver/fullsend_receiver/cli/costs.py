@@ -14,23 +14,27 @@ from fullsend_receiver.maintenance.scrub_cost import scrubbed
 if TYPE_CHECKING:
     from fullsend_receiver.store.api import RequestCost, Store
 
-#: What is counted is a TiB, in streams of so many bytes. Of larger ones some bytes are sent twice (docs/operations.md).
+_TIB: Final = 1 << 40
+#: What is counted is a TiB, in so many streams. Of larger ones some bytes are sent twice (docs/operations.md).
 _STREAMS: Final = 16
-_STREAM: Final = (1 << 40) // _STREAMS
 
 
 def print_costs(store: Store, *, as_json: bool) -> None:
     """Print what a TiB costs that does not compress: its push at full speed, a restore, a check. Nothing for a store
     whose requests cost nothing.
     """
-    chunk = limits.CHUNK_MIN
-    chunks = _STREAM // chunk
-    found = store.costs(chunks, chunk, BATCH_BYTES // chunk)
+    chunk, streams = limits.CHUNK_MIN, _STREAMS
+    while True:
+        try:
+            found = store.costs(_TIB // streams // chunk, chunk, BATCH_BYTES // chunk)
+            break
+        except ValueError:  # larger ones cannot be told
+            streams *= 2
     if found is None:
         return
-    pushed, read = (each.times(_STREAMS) for each in found)
-    checked = scrubbed(found[1], chunks).times(_STREAMS)
-    how = f"{_STREAMS} streams of {format_size(_STREAM)}"
+    pushed, read = (each.times(streams) for each in found)
+    checked = scrubbed(found[1], _TIB // streams // chunk).times(streams)
+    how = f"{streams} streams of {format_size(_TIB // streams)}"
     speed = f", {format_size(BATCH_BYTES)} a second or more"
     for name, words, cost in (
         ("push", f"pushed ({how}{speed})", pushed),

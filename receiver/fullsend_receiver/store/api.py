@@ -453,7 +453,8 @@ class Store(Protocol):
 
     def costs(self, chunks: int, chunk: int, batch: int) -> tuple[RequestCost, RequestCost] | None:
         """Return what one stream costs: its push, and reading it once; None: nothing is counted here. `chunks`: how
-        many; `chunk`: stored bytes of each; `batch`: chunks that become durable together.
+        many; `chunk`: stored bytes of each; `batch`: chunks that become durable together. Raises: ValueError if that
+        cannot be told of so large a stream.
         """
 
     # --- arriving streams

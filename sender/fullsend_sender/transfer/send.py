@@ -272,6 +272,7 @@ class Transfer:
         self._pipeline: Pipeline | None = None
         self._ahead: Link | None = None  # the stream is offered there, behind the one before it
         self._answered = False  # the receiver has answered the offer on the present connection
+        self._reached = False  # there was a connection
         self._finished = False  # all was sent at least once, and its producer has succeeded
         self._arrived = 0  # raw offset of the end of the last chunk that was made
         self._started = time.monotonic()
@@ -314,6 +315,7 @@ class Transfer:
                 async with connections.connect(
                     self._endpoint, self._identity, timeouts=timeouts, throttle=self._options.throttle, offered=ahead
                 ) as (link, used):
+                    self._reached = True
                     return await self._converse(link, offered=link is ahead)
             except FullsendError as error:
                 # A connection may have been lost since the last stream, which says nothing about a new one.
@@ -322,7 +324,9 @@ class Transfer:
 
     async def _lost(self, error: FullsendError) -> None:
         """Wait before the next connection. Raises: `error`, if there is to be none."""
-        if self._pipeline is None and not self._about.reached:
+        # Of a receiver that was never reached, the name or the address may be wrong. One that refuses says why.
+        waits = self._about.reached or (self._reached and isinstance(error, Unreachable))
+        if self._pipeline is None and not waits:
             raise error
         if not self._retry_timer.lost and is_transient(error):
             _log.info("%s; retrying for up to %s", error, format_duration(self._options.retry_for))

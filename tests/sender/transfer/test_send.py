@@ -188,6 +188,22 @@ async def test_a_connection_that_is_lost_amid_the_chunks(
     assert pushed.to_dict()["resume"] == "reconnect"
 
 
+async def test_a_connection_that_is_lost_before_the_offer_is_answered(
+    sending: Sending, receiver_identity: Identity
+) -> None:
+    """The receiver was there, so it is waited for: nothing of the stream is lost yet."""
+    taker = Taker()
+
+    async def dies(peer: Peer) -> None:
+        await taker.greeted(peer)
+        peer.writer.transport.abort()
+        taker.offers.clear()
+
+    async with receiving(receiver_identity, dies, dies, taker.to_the_end) as receiver:
+        pushed = taker.check(await sending(receiver.endpoint))
+    assert (pushed.resume, pushed.resumed_at) == ("none", 0)
+
+
 async def test_what_was_sent_again_is_counted_on_the_wire(sending: Sending, receiver_identity: Identity) -> None:
     plain, taker = Taker(), Taker()
     async with receiving(receiver_identity, plain.to_the_end) as receiver:
