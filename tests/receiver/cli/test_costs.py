@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from tests.receiver.buckets import MemoryBucket
 
 from fullsend_receiver.cli.costs import print_costs
+from fullsend_receiver.store_s3.part_sizes import PartSizes
 from fullsend_receiver.store_s3.stores import BucketStore
 
 if TYPE_CHECKING:
@@ -34,6 +35,12 @@ def test_costs_of_a_tib_are_a_line_each(tmp_path: Path, capsys: pytest.CaptureFi
     assert f"{rows[0]['puts']:,} PUT" in lines[0]
     assert 1 << 40 < rows[0]["sent"] < 1.02 * (1 << 40)
     assert rows[1]["gets"] > (1 << 40) / (4 << 20)
+
+
+def test_streams_are_so_small_that_their_costs_can_be_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_costs(BucketStore(MemoryBucket(), tmp_path, sizes=PartSizes(direct=1000)), as_json=False)
+    # 1,000 parts of a batch, 32 MiB, are less than 32 GiB.
+    assert "a TiB pushed (64 streams of 16.0 GiB" in capsys.readouterr().out
 
 
 def test_disk_has_no_price(store: LocalStore, capsys: pytest.CaptureFixture[str]) -> None:
