@@ -24,10 +24,11 @@ def run(options: argparse.Namespace) -> int:
     """Show, or accept. Returns: the exit code, FAILED if prunes refuse it. Raises: UsageError, StoreError."""
     from fullsend_protocol.shared.units import format_time
     from fullsend_receiver.catalogue.service import Catalogues
-    from fullsend_receiver.cli.results import print_good, print_problem, print_warning
+    from fullsend_receiver.cli.results import CheckResults
     from fullsend_receiver.maintenance import clock
     from fullsend_receiver.maintenance.prune import newest_reception
 
+    out = CheckResults()
     _settings, store = open_store(options)
     newest = newest_reception(Catalogues(store))  # before the clock: what comes meanwhile is not from the future
     now = clock.SystemClock().read()
@@ -35,10 +36,10 @@ def run(options: argparse.Namespace) -> int:
         clock.accept(store.documents, now, newest)
     wrong = clock.objection(store.documents, now, newest)
     if wrong is not None:
-        print_problem(wrong)
+        out.problem(wrong)
         return Exit.FAILED
-    print_good(f"clock {format_time(now.wall)}")
+    out.good(f"clock {format_time(now.wall)}")
     doubt = clock.waits_for(store.documents, now)
     if doubt is not None:
-        print_warning(f"{doubt}: the daily prune waits")
+        out.warning(f"{doubt}: the daily prune waits")
     return Exit.OK

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.units import format_size
 from fullsend_receiver.arrival.receive import BATCH_BYTES
-from fullsend_receiver.cli.results import print_good
 from fullsend_receiver.maintenance.scrub_cost import scrubbed
 
 if TYPE_CHECKING:
+    from fullsend_receiver.cli.results import CheckResults
     from fullsend_receiver.store.api import RequestCost, Store
 
 _TIB: Final = 1 << 40
@@ -19,7 +19,7 @@ _TIB: Final = 1 << 40
 _STREAMS: Final = 16
 
 
-def print_costs(store: Store, *, as_json: bool) -> None:
+def print_costs(store: Store, out: CheckResults) -> None:
     """Print what a TiB costs that does not compress: its push at full speed, a restore, a check. Nothing for a store
     whose requests cost nothing.
     """
@@ -41,9 +41,9 @@ def print_costs(store: Store, *, as_json: bool) -> None:
         ("restore", f"restored ({how})", read),
         ("scrub", f"checked by the scrub ({how})", checked),
     ):
-        print_good(f"a TiB {words}: {_line(cost)}", as_json=as_json, cost=name, **asdict(cost))
+        out.good(f"a TiB {words}: {_line(cost)}", cost=name, **asdict(cost))
     said = f"{pushed.working:,} objects with {format_size(pushed.working_bytes)} of it are deleted when it is stored"
-    print_good(f"of a TiB pushed, {said}; a default retention locks them, too", as_json=as_json)
+    out.good(f"of a TiB pushed, {said}; a default retention locks them, too")
 
 
 def _line(cost: RequestCost) -> str:

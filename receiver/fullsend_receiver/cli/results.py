@@ -160,23 +160,41 @@ def print_note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def print_good(text: str, *, as_json: bool = False, **facts: object) -> None:
-    """Print a check without a problem. `facts`: more keys of the JSON object."""
-    _print_check("ok", text, facts, as_json=as_json)
+class CheckResults:
+    """Prints what checks have found, a line each."""
 
+    def __init__(self, *, as_json: bool = False) -> None:
+        """`as_json`: one JSON object a line."""
+        self._as_json = as_json
 
-def print_warning(text: str, *, as_json: bool = False) -> None:
-    """Print a check that found what may become a problem."""
-    _print_check("warning", text, {}, as_json=as_json)
+    def good(self, text: str, **facts: object) -> None:
+        """Print a check without a problem. `facts`: more keys of the JSON object."""
+        self._print("ok", text, facts)
 
+    def warning(self, text: str) -> None:
+        """Print a check that found what may become a problem."""
+        self._print("warning", text, {})
 
-def print_problem(text: str, *, as_json: bool = False) -> None:
-    """Print a check with a problem."""
-    _print_check("problem", text, {}, as_json=as_json)
+    def problem(self, text: str) -> None:
+        """Print a check with a problem."""
+        self._print("problem", text, {})
 
+    def place(self, findings: Iterable[ProbeFinding]) -> bool:
+        """Print what a store's place promises, and what it lacks. Returns: whether it lacks what a store needs."""
+        refuses = False
+        for each in findings:
+            says = printable(f"{each.what}{': ' if each.says else ''}{each.says}")
+            if each.holds:
+                self.good(says)
+            elif each.needed:
+                refuses = True
+                self.problem(f"{says}: not fit for a store")
+            else:
+                self.good(f"without {says}")
+        return refuses
 
-def _print_check(result: str, text: str, facts: Mapping[str, object], *, as_json: bool) -> None:
-    write_line(json.dumps({"result": result, "text": text, **facts}) if as_json else f"{result:7}  {text}")
+    def _print(self, result: str, text: str, facts: Mapping[str, object]) -> None:
+        write_line(json.dumps({"result": result, "text": text, **facts}) if self._as_json else f"{result:7}  {text}")
 
 
 class Findings:
@@ -244,21 +262,6 @@ class Findings:
             complain(f"{file}: was damaged, and is whole")
         for broken in checked.breaks:
             complain(f"{file}: breaks {broken}")
-
-
-def print_findings(findings: Iterable[ProbeFinding], *, as_json: bool = False) -> bool:
-    """Print what a store's place promises, and what it lacks. Returns: whether it lacks what a store needs."""
-    refuses = False
-    for each in findings:
-        says = printable(f"{each.what}{': ' if each.says else ''}{each.says}")
-        if each.holds:
-            print_good(says, as_json=as_json)
-        elif each.needed:
-            refuses = True
-            print_problem(f"{says}: not fit for a store", as_json=as_json)
-        else:
-            print_good(f"without {says}", as_json=as_json)
-    return refuses
 
 
 class CopyResults:

@@ -6,18 +6,18 @@ import time
 from typing import TYPE_CHECKING
 
 from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural, printable
-from fullsend_receiver.cli.results import print_good, print_problem, print_warning
 from fullsend_receiver.maintenance import checkpoints
 from fullsend_receiver.maintenance.schedule import Survey, survey
 
 if TYPE_CHECKING:
     from fullsend_receiver.catalogue.streams import Catalogue
+    from fullsend_receiver.cli.results import CheckResults
     from fullsend_receiver.store.api import Store
 
 _DAY = 86400
 
 
-def print_standing(catalogue: Catalogue, every: float, *, now: float | None = None, as_json: bool = False) -> bool:
+def print_standing(catalogue: Catalogue, every: float, out: CheckResults, *, now: float | None = None) -> bool:
     """Print how many streams were checked, what is being read, and what stops the scrub. `every`: seconds after which a
     stream is checked again, 0: never; `now`: seconds since the epoch, None: by this host's clock.
 
@@ -27,38 +27,35 @@ def print_standing(catalogue: Catalogue, every: float, *, now: float | None = No
     standing = survey(results, now=time.time() if now is None else now, every=every)
     if not every:
         of = plural(standing.streams, "stream")
-        print_good(f"scrub-every is 0: {standing.checked} of {of} were ever checked", as_json=as_json)
+        out.good(f"scrub-every is 0: {standing.checked} of {of} were ever checked")
     elif standing.oldest is not None:
-        _print_progress(standing, as_json=as_json)
-        _print_place(catalogue.store, as_json=as_json)
+        _print_progress(standing, out)
+        _print_place(catalogue.store, out)
     disk = catalogue.store.disk if standing.unreadable or standing.stopped else ""
     for file, why in standing.named_unreadable:
-        print_problem(
-            printable(f"{file}: could not be checked: {why} (disk {disk}); it is tried again later"), as_json=as_json
-        )
+        out.problem(printable(f"{file}: could not be checked: {why} (disk {disk}); it is tried again later"))
     if standing.stopped and every:
-        print_problem(
+        out.problem(
             printable(
                 f"the scrub has stopped: {standing.unasked} streams are damaged, such as {standing.named_damaged[0]}:"
                 f" check the memory and the cables of this host and the disk {disk}, then run `fullsendd verify`: the"
                 " scrub resumes after it"
-            ),
-            as_json=as_json,
+            )
         )
     return not (standing.unreadable or (standing.stopped and every))
 
 
-def _print_progress(standing: Survey, *, as_json: bool) -> None:
+def _print_progress(standing: Survey, out: CheckResults) -> None:
     streams, days = plural(standing.streams, "stream"), f"{standing.every / _DAY:g} days"
     text = f"scrub: {standing.current} of {streams} checked or received within {days}, {standing.checked} ever checked"
     oldest = format_time(standing.oldest or 0.0)
     if standing.behind:
-        print_warning(f"{text}; it is behind: the oldest check, or reception, was at {oldest}", as_json=as_json)
+        out.warning(f"{text}; it is behind: the oldest check, or reception, was at {oldest}")
     else:
-        print_good(f"{text}; the oldest check, or reception, was at {oldest}", as_json=as_json)
+        out.good(f"{text}; the oldest check, or reception, was at {oldest}")
 
 
-def _print_place(store: Store, *, as_json: bool) -> None:
+def _print_place(store: Store, out: CheckResults) -> None:
     """Print what the daemon is reading, if that takes long."""
     found = checkpoints.read(store)
     if found is None:
@@ -67,4 +64,4 @@ def _print_place(store: Store, *, as_json: bool) -> None:
     seconds = (parse_time(found.at) or 0.0) - (parse_time(found.begun) or 0.0)
     rate = f", {format_size(done / seconds)} a second" if seconds > 0 else ""
     read = f"{format_size(done)} of {format_size(found.stored_bytes)}"
-    print_good(printable(f"scrub: {read} of {found.file} read as of {found.at}{rate}"), as_json=as_json)
+    out.good(printable(f"scrub: {read} of {found.file} read as of {found.at}{rate}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,6 +33,8 @@ def test_copies_that_never_ran_are_no_problem_yet(copied: tuple[Receiver, Receiv
     receiver, other = copied
     line = f"ok       copies in {other.store}: no copy of all that is wanted was complete yet"
     assert said(receiver) == (0, [line])
+    rows = [json.loads(each) for each in receiver.fullsendd("check", "--json").stdout.splitlines()]
+    assert f"{rows[-1]['result']:7}  {rows[-1]['text']}" == line
 
 
 def test_complete_copy_is_good_and_one_that_failed_is_a_problem(copied: tuple[Receiver, Receiver]) -> None:

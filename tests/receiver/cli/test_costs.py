@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from tests.receiver.buckets import MemoryBucket
 
 from fullsend_receiver.cli.costs import print_costs
+from fullsend_receiver.cli.results import CheckResults
 from fullsend_receiver.store_s3.part_sizes import PartSizes
 from fullsend_receiver.store_s3.stores import BucketStore
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 def test_costs_of_a_tib_are_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = BucketStore(MemoryBucket(), tmp_path)
-    print_costs(store, as_json=False)
+    print_costs(store, CheckResults())
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(" (")[0] for line in lines[:3]] == [
         "ok       a TiB pushed",
@@ -29,7 +30,7 @@ def test_costs_of_a_tib_are_a_line_each(tmp_path: Path, capsys: pytest.CaptureFi
     assert "1.0 TiB sent" in lines[0]
     assert "1.0 TiB received" in lines[1]
     assert "default retention" in lines[3]
-    print_costs(store, as_json=True)
+    print_costs(store, CheckResults(as_json=True))
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row.get("cost") for row in rows] == ["push", "restore", "scrub", None]
     assert f"{rows[0]['puts']:,} PUT" in lines[0]
@@ -38,11 +39,11 @@ def test_costs_of_a_tib_are_a_line_each(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_streams_are_so_small_that_their_costs_can_be_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    print_costs(BucketStore(MemoryBucket(), tmp_path, sizes=PartSizes(direct=1000)), as_json=False)
+    print_costs(BucketStore(MemoryBucket(), tmp_path, sizes=PartSizes(direct=1000)), CheckResults())
     # 1,000 parts of a batch, 32 MiB, are less than 32 GiB.
     assert "a TiB pushed (64 streams of 16.0 GiB" in capsys.readouterr().out
 
 
 def test_disk_has_no_price(store: LocalStore, capsys: pytest.CaptureFixture[str]) -> None:
-    print_costs(store, as_json=False)
+    print_costs(store, CheckResults())
     assert capsys.readouterr().out == ""

@@ -72,8 +72,9 @@ def test_one_stream(said: Said) -> None:
 
 
 def test_what_was_looked_at(said: Said) -> None:
-    results.print_good("store")
-    results.print_problem("disk")
+    out = results.CheckResults()
+    out.good("store")
+    out.problem("disk")
     assert said() == (["ok       store", "problem  disk"], [])
 
 

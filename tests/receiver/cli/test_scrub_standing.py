@@ -11,6 +11,7 @@ from tests.receiver.helpers import long_stream, plant, store_stream
 from fullsend_protocol.shared.units import format_size, format_time, parse_time
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.streams import read_catalogue
+from fullsend_receiver.cli.results import CheckResults
 from fullsend_receiver.cli.scrub_standing import print_standing
 from fullsend_receiver.maintenance import checkpoints
 from fullsend_receiver.maintenance.scrub import StreamCheck
@@ -28,7 +29,7 @@ def said(
     capsys: pytest.CaptureFixture[str], store: LocalStore, *, every: float = EVERY, days: float = 1.0
 ) -> list[str]:
     """The lines, and whether there is no problem."""
-    good = print_standing(read_catalogue(store), every, now=NOW + days * DAY)
+    good = print_standing(read_catalogue(store), every, CheckResults(), now=NOW + days * DAY)
     return [*capsys.readouterr().out.splitlines(), str(good)]
 
 
@@ -94,7 +95,7 @@ def test_what_is_being_read_is_named(store: LocalStore, capsys: pytest.CaptureFi
     with pytest.raises(StopHere):
         check.run(between)
     checkpoints.write(store, check, format_time(time.time() - 100))
-    assert print_standing(read_catalogue(store), EVERY)
+    assert print_standing(read_catalogue(store), EVERY, CheckResults())
     line = capsys.readouterr().out.splitlines()[-1]
     done, size = check.reading.stored_bytes, (store.root / file).stat().st_size
     assert line.startswith(f"ok       scrub: {format_size(done)} of ")
