@@ -63,10 +63,11 @@ class ObjectSearch:
         has_base = self._has_base(state)
         if self._distrusted or not has_base:
             self._look_everywhere(state, compare=has_base)
-        changed = {file for number, file in state.changes if number > self._through}
-        changed |= {PurePosixPath(each) for each in self._rows.doubts | self._problems.keys()}
-        if changed:
-            self._take(self._store.objects(self._sender, only=sorted(changed)))
+        else:
+            changed = {file for number, file in state.changes if number > self._through}
+            changed |= {PurePosixPath(each) for each in self._rows.doubts}
+            if changed:
+                self._take(self._store.objects(self._sender, only=sorted(changed)))
         return self._rows.shelves != before or self._problems != problems
 
     def _has_base(self, state: IndexState) -> bool:
@@ -95,11 +96,12 @@ class ObjectSearch:
         found = list(self._store.objects(self._sender, known=stamp))
         if compare:
             self._compare(known, found)
-        self._rows, self._problems = IndexedRows(), {}
+        before, self._rows, self._problems = self._rows, IndexedRows(), {}
         self._take(found, known)
         self._through = state.last
         # Of a sender that has never had a stream there is no index.
-        self._unkept = state.tag is not None or bool(found)
+        is_new = self._rows != before if compare else state.tag is not None or bool(found)
+        self._unkept = self._unkept or is_new
         self._distrusted = False
 
     def _compare(self, known: dict[str, Row], found: list[ObjectInfo]) -> None:
@@ -130,7 +132,8 @@ class ObjectSearch:
         shelves = dict(self._rows.shelves)
         for path, found in folders.items():
             before = shelves.get(path)
-            rows = {} if before is None else {row[NAME]: row for row in before}
+            former = [] if before is None else list(before)
+            rows = {row[NAME]: row for row in former}
             lacking = set() if before is None else set(before.lacking or ())
             for info in found:
                 name, file = info.file.name, str(info.file)
@@ -148,7 +151,7 @@ class ObjectSearch:
                     if info.size != row[STORED_BYTES]:
                         lacking.add(name)
             ordered = [rows[name] for name in sorted(rows)]
-            if before is None or frozenset(lacking) != before.lacking or ordered != list(before):
+            if before is None or frozenset(lacking) != before.lacking or ordered != former:
                 shelves[path] = Shelf.of(path, ordered, frozenset(lacking))
             if not ordered:
                 del shelves[path]

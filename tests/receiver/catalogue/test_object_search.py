@@ -10,7 +10,7 @@ from fullsend_receiver.catalogue import object_search
 from fullsend_receiver.catalogue.object_search import ObjectSearch
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store_s3 import keys, manifests, stream_index
-from fullsend_receiver.store_s3.bucket import BucketError, BucketObject, UnfinishedUpload
+from fullsend_receiver.store_s3.bucket import BucketError, BucketObject, Fetched, UnfinishedUpload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -253,6 +253,37 @@ def test_index_that_cannot_be_written_is_no_error_of_a_question(
     assert "the index of its streams in s3://memory cannot be written" in caplog.text
     assert not search.run()
     assert store.index.look("alpha").rows is not None
+
+
+def test_look_at_everything_that_finds_nothing_new_stores_nothing(
+    search: ObjectSearch, store: BucketStore, bucket: MemoryBucket
+) -> None:
+    assert store_raw(store)
+    search.run()
+    before = dict(bucket.objects)
+    for each in (search, ObjectSearch(store, "alpha")):
+        each.distrust()
+        each.run()
+        assert bucket.objects == before
+    assert files(fresh(store)) == [str(FILE)]
+
+
+def test_manifest_that_cannot_be_read_is_read_once_by_a_look_at_everything(
+    search: ObjectSearch, store: BucketStore, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store_raw(store)
+    bucket.put(manifests.key_of(FILE), b"spoilt")
+    reads: list[str] = []
+    real = bucket.get
+
+    def get(key: str) -> Fetched | None:
+        reads.append(key)
+        return real(key)
+
+    monkeypatch.setattr(bucket, "get", get)
+    search.run()
+    assert reads.count(manifests.key_of(FILE)) == 1
+    assert len(search.problems) == 1
 
 
 def test_change_while_everything_is_looked_at_is_not_lost(
