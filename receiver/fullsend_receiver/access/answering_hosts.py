@@ -6,6 +6,7 @@ import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from fullsend_protocol.shared.addresses import join_address
 from fullsend_protocol.shared.errors import reason
 from fullsend_protocol.wire.certificate import fingerprint
 
@@ -30,7 +31,7 @@ def look(addresses: Iterable[tuple[str, int]], known: str, *, patience: float = 
     What is found says nothing of the way that a ZFS host takes to the address.
     """
     for host, port in addresses:
-        name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        name = join_address(host, port)
         try:
             shown = fingerprint(ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate((host, port), timeout=patience)))
         except (OSError, ValueError) as error:

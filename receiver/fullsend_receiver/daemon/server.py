@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fullsend_cli.memory import trim
+from fullsend_protocol.shared.addresses import join_address
 from fullsend_protocol.shared.errors import ErrorCode
 from fullsend_protocol.shared.units import printable
 from fullsend_protocol.wire import certificate
@@ -779,9 +780,8 @@ async def _listen(address: str) -> list[socket.socket]:
     return sockets
 
 
-def _describe(address: tuple[object, ...]) -> str:
-    host, port = str(address[0]), address[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+def _describe(address: tuple[Any, ...]) -> str:
+    return join_address(*address[:2])
 
 
 def _serve_lock(store: Store) -> int:

@@ -60,11 +60,6 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def join_address(host: str, port: int) -> str:
-    """Return HOST:PORT in the form that `split_address` reads."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _addresses(said: object) -> object:
     """Check one address, or a list of them."""
     for each in said if isinstance(said, list) else [said]:

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
+from fullsend_protocol.shared.addresses import join_address
+
 #: A level of zstd for all chunks of a stream, or "auto": each chunk's own (transfer/adaptive_level.py).
 LevelSetting = int | Literal["auto"]
 LEVEL_AUTO: Final = "auto"
@@ -32,8 +34,7 @@ class Endpoint:
     @property
     def place(self) -> str:
         """Name and address, for messages."""
-        where = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self._addresses)
-        return f"{self.name} ({', '.join(where)})"
+        return f"{self.name} ({', '.join(join_address(*each) for each in self._addresses)})"
 
     @property
     def _addresses(self) -> list[tuple[str, int]]:

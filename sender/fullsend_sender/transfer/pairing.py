@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from fullsend_protocol.shared.addresses import join_address
 from fullsend_protocol.shared.errors import ErrorCode, FullsendError, PeerError, UsageError
 from fullsend_protocol.shared.settings import parse_settings
 from fullsend_protocol.wire import messages
@@ -23,7 +24,6 @@ from fullsend_sender.host.config import (
     ReceiverTable,
     SenderSettings,
     check_receiver_name,
-    join_address,
     read_text,
     with_receiver,
 )

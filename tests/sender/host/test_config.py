@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fullsend_protocol.shared.addresses import join_address
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_sender.host import config
 from fullsend_sender.host.config import ReceiverTable, SenderSettings, load, with_receiver
@@ -36,7 +37,7 @@ def write(tmp_path: Path, text: str) -> str:
 )
 def test_addresses_both_ways(address: str, host: str, port: int) -> None:
     assert config.split_address(address) == (host, port)
-    assert config.join_address(host, port) == address
+    assert join_address(host, port) == address
 
 
 @pytest.mark.parametrize(
