@@ -34,15 +34,6 @@ ID: Final = "0f"
 ALL: Final = CopyScope()
 
 
-@pytest.fixture(params=["folder", "bucket"])
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    if request.param == "folder":
-        return make_store(tmp_path, "target")
-    home = tmp_path / "home"
-    home.mkdir()
-    return store_in(MemoryBucket(least_part=0), home, 100_000)
-
-
 def known(store: LocalStore) -> LocalStore:
     """The same store, as a process has it that knows which one it is."""
     return LocalStore(store.root, read_id(store.root))

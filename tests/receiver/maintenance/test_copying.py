@@ -29,15 +29,6 @@ if TYPE_CHECKING:
 CHAIN: Final = chain_named("t1-plain")
 
 
-@pytest.fixture(params=["folder", "bucket"])
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    if request.param == "folder":
-        return make_store(tmp_path, "target")
-    home = tmp_path / "home"
-    home.mkdir()
-    return store_in(MemoryBucket(least_part=0), home, 100_000)
-
-
 def stored(store: Any, file: PurePosixPath | str) -> StoredStream:
     found = {each.summary.path: each for each in read_catalogue(store).streams}
     return found[str(file)]
