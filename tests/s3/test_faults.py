@@ -297,7 +297,7 @@ def test_clock_that_differs_is_found_before_anything_is_served(stand: Stand) -> 
 
 
 def test_overload_that_lasts_ends_commands_which_go_on_later(tmp_path: Path) -> None:
-    """A prune tells what it has done, and prunes other senders; a copy goes on with what it lacks."""
+    """A prune tells what it has done, and prunes other senders; a copy resumes with what it lacks."""
     with LyingGateway(gateways()[0]) as gateway:
         receiver = BucketReceiver(
             tmp_path / "receiver", prefix=f"lies/{secrets.token_hex(8)}", endpoint=gateway.address

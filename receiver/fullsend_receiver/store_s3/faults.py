@@ -80,7 +80,7 @@ def no_library() -> BucketError:
 
 @contextlib.contextmanager
 def as_disk_errors() -> Iterator[None]:
-    """For what the interface of a store lets fail as on a disk: callers go on without it. Raises: BucketUnusable in
+    """For what the interface of a store lets fail as on a disk: callers continue without it. Raises: BucketUnusable in
     place of BucketError.
     """
     try:

@@ -5,8 +5,8 @@ by its id, the marker last, because without it an older version would be the obj
 or that the rights do not suffice to delete, stays. Its key is noted below `.state/left/`, and `sweep` tries it again.
 
 The store's working objects (documents, journals) are replaced and deleted all the time. `sweep` deletes what that has
-left behind. It touches no version of a stream that fullsend has not removed: whoever deleted one by mistake, or with
-stolen credentials, finds its versions.
+left behind. It touches no version of a stream that fullsend has not removed: if one was deleted by mistake, or with
+stolen credentials, its versions are still there.
 """
 
 from __future__ import annotations
