@@ -334,11 +334,7 @@ class BucketStore:
 
     def _read_each(self, files: Collection[PurePosixPath], sizes: Mapping[int, int]) -> Iterator[ObjectInfo]:
         """Read these manifests, some at the same time. `sizes`: of the objects that were listed."""
-        if len(files) <= 1:
-            yield from (self._read(file, sizes) for file in files)
-            return
-        with ThreadPoolExecutor(min(_READERS, len(files))) as pool:
-            yield from pool.map(lambda file: self._read(file, sizes), files)
+        return _at_once(lambda file: self._read(file, sizes), files)
 
     def _read(self, file: PurePosixPath, sizes: Mapping[int, int]) -> ObjectInfo:
         try:
@@ -439,9 +435,8 @@ class BucketStore:
         wanted = list(files)
         if not wanted or self.bucket.object_lock() is None:
             return {}
-        with ThreadPoolExecutor(_READERS) as pool:
-            found = zip(wanted, pool.map(self._locked_until, wanted), strict=True)
-            return {file: until for file, until in found if until is not None}
+        found = zip(wanted, _at_once(self._locked_until, wanted), strict=True)
+        return {file: until for file, until in found if until is not None}
 
     def _locked_until(self, file: PurePosixPath) -> float | None:
         return manifests.locked_until(self.bucket, file, self._data(file))
@@ -489,6 +484,15 @@ class BucketStore:
     ) -> list[str]:
         """See `Store.empty_trash`."""
         return removals.empty_trash(self.bucket, old, stays)
+
+
+def _at_once(ask: Callable[[PurePosixPath], _T], files: Collection[PurePosixPath]) -> Iterator[_T]:
+    """Yield what `ask` returns for each stream, in order, while it asks about the next ones."""
+    if len(files) <= 1:
+        yield from map(ask, files)
+        return
+    with ThreadPoolExecutor(min(_READERS, len(files))) as pool:
+        yield from pool.map(ask, files)
 
 
 def make_bucket_store(
