@@ -124,7 +124,7 @@ class ObjectParts:
         try:
             self._writer.write([line(upload)])
         except UploadLost:
-            with contextlib.suppress(BucketError):  # otherwise it goes after a day
+            with contextlib.suppress(BucketError):  # otherwise it goes at the next start
                 self._bucket.abort(key, upload)
             raise
         # Only now: of a process that was taken over it might be the other one's.

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from fullsend_receiver.events.emit import emit
 from fullsend_receiver.events.records import SetAside
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from fullsend_receiver.store_s3.journals import BucketJournal, OpenUpload
 
 log = logging.getLogger("fullsendd")
-
-#: Seconds after which a multipart upload that no journal names is aborted. A shorter time might meet one that another
-#: daemon has just begun.
-ORPHAN_AGE: Final = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +126,8 @@ def discard(bucket: Bucket, opened: OpenUpload) -> None:
     process acknowledges anything more of it.
     """
     bucket.delete(keys.open_key(opened.key))
+    # A process that was killed before it wrote anything to the journal may have begun one.
+    abort_others(bucket, opened.data, set())
     sweep(bucket, opened.key, opened.generation)
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store_s3 import commits, journals, keys, partials
-from fullsend_receiver.store_s3.partials import ORPHAN_AGE
 
 if TYPE_CHECKING:
     from fullsend_receiver.store_s3.bucket import Bucket
     from fullsend_receiver.store_s3.journals import BucketJournal
 
 log = logging.getLogger("fullsendd")
+
+#: Seconds after which what a probe has written is deleted. A shorter time might meet one that another daemon makes now.
+PROBE_AGE: Final = 86400.0
 
 
 def recover(bucket: Bucket, is_open: Callable[[str], bool], patience: float) -> list[str]:
@@ -25,14 +27,9 @@ def recover(bucket: Bucket, is_open: Callable[[str], bool], patience: float) -> 
 
     Returns: a line for the log for each upload. Raises: BucketError.
     """
-    done, named = [], set[str]()
-    all_read = True
+    done = []
     for key, generations in partials.listed(bucket).items():
         if is_open(key):
-            try:
-                named |= _uploads_of(bucket, key)
-            except StoreError:  # it may just have ended
-                all_read = False
             continue
         try:
             found = partials.examined(bucket, key, sets_aside=True) if None in generations else None
@@ -41,31 +38,22 @@ def recover(bucket: Bucket, is_open: Callable[[str], bool], patience: float) -> 
                     _sweep(bucket, key, generation)
             if found is not None:
                 done += _recover(bucket, found, patience)
-                named |= found.uploads
         except StoreError as error:
             log.error(  # noqa: TRY400 - where it was found says nothing
                 "partial %s: is left to the next push of its stream, or to the next start: %s", key, error
             )
-            all_read = False
     _delete_probes(bucket)
-    if all_read:  # a large stream arrives for days, and what could not be read may name its multipart upload
-        _abort_orphans(bucket, named)
+    _abort_orphans(bucket)
     return done
 
 
-def _uploads_of(bucket: Bucket, key: str) -> set[str]:
-    """Return the multipart uploads of a stream that arrives now. Raises: StoreError if they cannot be told."""
-    opened = journals.read_open(bucket, key)
-    found = None if opened is None else journals.read(bucket, opened)
-    return set() if found is None else found.uploads
-
-
 def recover_merges(bucket: Bucket, is_open: Callable[[str], bool], patience: float) -> list[str]:
-    """Do the same for the uploads of merges alone, while a daemon runs."""
+    """Do the same for the uploads of merges alone, and for multipart uploads of no stream, while a daemon runs."""
     done = []
     for found in partials.survey(bucket, sets_aside=True):
         if found.open.opened.merge and not is_open(found.open.key):
             done += _recover(bucket, found, patience)
+    _abort_orphans(bucket)
     return done
 
 
@@ -94,13 +82,32 @@ def _recover(bucket: Bucket, found: BucketJournal, patience: float) -> list[str]
 def _delete_probes(bucket: Bucket) -> None:
     """Delete what probes have left that did not come to their end."""
     for each in list(bucket.entries(keys.PROBE)):
-        if time.time() - each.modified > ORPHAN_AGE:
+        if time.time() - each.modified > PROBE_AGE:
             bucket.delete(each.key)
+    for upload in list(bucket.unfinished(keys.PROBE)):
+        if time.time() - upload.begun > PROBE_AGE:
+            bucket.abort(upload.key, upload.upload)
 
 
-def _abort_orphans(bucket: Bucket, named: set[str]) -> None:
-    """Abort old multipart uploads that no journal names."""
-    for each in bucket.unfinished(""):
-        if each.upload not in named and time.time() - each.begun > ORPHAN_AGE:
+def _abort_orphans(bucket: Bucket) -> None:
+    """Abort the multipart uploads of streams that do not arrive any more.
+
+    A daemon writes the first object of an arriving stream, begins multipart uploads, and deletes that object at the
+    end. So an upload that was listed before the arriving streams, and belongs to none of them, is of no use. A dead
+    daemon leaves one if it is killed behind the request. So does a gateway that does the request late.
+    """
+    begun = [each for each in bucket.unfinished("") if not each.key.startswith(keys.PROBE)]
+    if not begun:
+        return
+    arriving: list[str] = []
+    for key, generations in partials.listed(bucket).items():
+        try:
+            opened = journals.read_open(bucket, key) if None in generations else None
+        except StoreError:  # it is logged, and may be the stream of any of them
+            return
+        if opened is not None:
+            arriving += [opened.data, keys.journal_prefix(key, opened.generation)]
+    for each in begun:
+        if not each.key.startswith(tuple(arriving)):
             log.warning("%s: a multipart upload that belongs to no stream is aborted", each.key)
             bucket.abort(each.key, each.upload)

@@ -5,17 +5,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.receiver import crash
-from tests.receiver.buckets import KEY, PUSH, MemoryBucket, SteppedBucket, arriving, names, store_in
+from tests.receiver.buckets import KEY, PUSH, MemoryBucket, SteppedBucket, arriving, commit_all, names, store_in
 from tests.receiver.helpers import SENDER, take
 
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.store.opened import open_offer
-from fullsend_receiver.store_s3 import faults, keys
+from fullsend_receiver.store_s3 import faults, journals, keys
 from fullsend_receiver.store_s3.bucket import BucketError, Fetched
-from fullsend_receiver.store_s3.partials import ORPHAN_AGE
+from fullsend_receiver.store_s3.recovery import PROBE_AGE
 from fullsend_receiver.store_s3.stores import BucketStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -40,19 +41,34 @@ def test_journal_without_its_first_object_is_deleted_with_its_bytes(
     assert (names(bucket), bucket.uploads) == ([], {})
 
 
-def test_multipart_upload_that_nothing_names_is_aborted_after_a_day(
-    store: BucketStore, other: BucketStore, bucket: MemoryBucket
+@pytest.mark.parametrize("sweep", [BucketStore.recover, BucketStore.recover_merges])
+def test_multipart_upload_of_no_arriving_stream_is_aborted(
+    store: BucketStore, other: BucketStore, bucket: MemoryBucket, sweep: Callable[[BucketStore], list[str]]
 ) -> None:
-    arriving(store, 2).partial.close(keep=True)
-    orphan = bucket.begin_parts("alpha/x.zfs.zst")
-    (named,) = set(bucket.uploads) - {orphan}
-    other.recover()
-    assert set(bucket.uploads) == {named, orphan}
-    bucket.uploads = {
-        upload: (key, parts, begun - ORPHAN_AGE - 1) for upload, (key, parts, begun) in bucket.uploads.items()
-    }
-    other.recover()
-    assert set(bucket.uploads) == {named}
+    ingest = arriving(store, 2)
+    (named,) = bucket.uploads
+    data = bucket.uploads[named][0]
+    bucket.begin_parts("alpha/x.zfs.zst")
+    bucket.begin_parts(f"{keys.PARTIAL}{KEY}/0123456789abcdef/segment-00000001")
+    just_begun = bucket.begin_parts(data)  # its daemon writes the line that names it next
+    sweep(other)
+    assert set(bucket.uploads) == {named, just_begun}
+    bucket.abort(data, just_begun)
+    take(ingest, crash.chunks()[2:])  # nothing has happened to it
+    commit_all(ingest)
+    bucket.begin_parts(data)  # a request of an earlier daemon, which a gateway does late
+    sweep(other)
+    assert bucket.uploads == {}
+
+
+def test_upload_that_a_killed_daemon_began_is_aborted_with_its_stream(store: BucketStore, bucket: MemoryBucket) -> None:
+    """The daemon is killed behind the request, so its journal has no object yet."""
+    upload = store.begin(KEY, open_offer(SENDER, PUSH))
+    opened = journals.read_open(bucket, KEY)
+    assert opened is not None
+    bucket.begin_parts(opened.data)
+    upload.close(keep=False)
+    assert (names(bucket), bucket.uploads) == ([], {})
 
 
 def test_merge_is_made_anew(store: BucketStore, other: BucketStore, bucket: MemoryBucket) -> None:
@@ -121,8 +137,12 @@ def test_recovery_in_a_full_bucket_fails_as_on_a_full_disk(bucket: MemoryBucket,
 
 def test_what_a_probe_has_left_is_deleted_after_a_day(store: BucketStore, bucket: MemoryBucket) -> None:
     bucket.put(f"{keys.PROBE}x/source", b"data")
+    bucket.begin_parts(f"{keys.PROBE}x/parts")
     store.recover()
-    assert names(bucket) == [f"{keys.PROBE}x/source"]
-    bucket.objects = {key: (data, etag, at - ORPHAN_AGE - 1) for key, (data, etag, at) in bucket.objects.items()}
+    assert (names(bucket), len(bucket.uploads)) == ([f"{keys.PROBE}x/source"], 1)
+    bucket.objects = {key: (data, etag, at - PROBE_AGE - 1) for key, (data, etag, at) in bucket.objects.items()}
+    bucket.uploads = {
+        upload: (key, parts, begun - PROBE_AGE - 1) for upload, (key, parts, begun) in bucket.uploads.items()
+    }
     store.recover()
-    assert names(bucket) == []
+    assert (names(bucket), bucket.uploads) == ([], {})
