@@ -46,6 +46,9 @@ log = logging.getLogger("fullsendd")
 #: A batch becomes durable after so many bytes, or after a time since its first byte, whichever is first.
 BATCH_BYTES: Final = 32 * limits.MIB
 BATCH_SECONDS: Final = 1.0
+#: Bytes of frames that are written and not durable, at most: the batch that is being made durable, and the next one. A
+#: store in a bucket has them in memory, and a sender may ignore what it has agreed to. Its own limit is less (56 MiB).
+UNDURABLE_MOST: Final = 2 * BATCH_BYTES
 #: Bytes of a file that are hashed in one step; a shutdown can interrupt between steps.
 _HASH_STEP: Final = 64 * limits.MIB
 
@@ -77,6 +80,7 @@ class Receiving:
         self.count: Final = TransferCount(time.monotonic(), push.size_estimate, self._waits)
         self._receiving = False  # the next chunk is awaited, or is arriving
         self._syncing = False
+        self._synced = asyncio.Event()  # that has changed
         self._durable_stored = 0  # bytes of frames that are durable
         self._catalogues = catalogues
         self._store = catalogues.store
@@ -393,8 +397,12 @@ class Receiving:
         an acknowledgement, and so for the disk, if a whole batch is not durable behind the one that is being synced.
         """
         if self._receiving:
-            behind = self._syncing and ingest.partial.size - self._durable_stored >= BATCH_BYTES
+            behind = self._syncing and self._undurable(ingest) >= BATCH_BYTES
             self._waits.head("disk" if behind else "wire")
+
+    def _undurable(self, ingest: Ingest) -> int:
+        """Return the bytes of frames that are written and not durable."""
+        return ingest.partial.size - self._durable_stored
 
     async def _write_all(self, ingest: Ingest, arrival: Arrival, queue: DecodeQueue) -> None:
         """Check chunks in order, until the last one, and write each while the next one is checked. A fault of one ends
@@ -438,13 +446,18 @@ class Receiving:
     async def _write(
         self, ingest: Ingest, arrival: Arrival, queue: DecodeQueue, arriving: ChunkArriving, checked: CheckedChunk
     ) -> None:
-        """Write a checked chunk. A fault stops the queue: there may be no chunk any more whose turn would find it."""
+        """Write a checked chunk, as soon as not too much waits to become durable. A fault stops the queue: there may be
+        no chunk any more whose turn would find it.
+        """
 
         def write() -> int:
             ingest.write(checked)
             return self._store.space().free
 
         try:
+            while self._syncing and self._undurable(ingest) + len(checked.frame) > UNDURABLE_MOST:
+                self._synced.clear()
+                await self._synced.wait()
             async with self._between:
                 free = await asyncio.get_running_loop().run_in_executor(self._workers.cpu, write)
         except BaseException:
@@ -486,6 +499,7 @@ class Receiving:
                     await self._workers.run_to_end(functools.partial(self._workers.syncs.timed, sync))
                 finally:
                     self._syncing = False
+                    self._synced.set()
                 self._durable, self._durable_stored = batch.offset, batch.stored
                 self._judge_wait(ingest)
                 self._channel.send_soon(Ack(offset=batch.offset))

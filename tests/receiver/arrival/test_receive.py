@@ -41,7 +41,7 @@ from fullsend_protocol.shared.errors import ChunkError, StreamError
 from fullsend_protocol.wire.connection import Chunk as WireChunk
 from fullsend_protocol.wire.connection import ChunkArriving
 from fullsend_receiver.arrival.decode_queue import CHUNK_ROOM, DecodeQueue, chunks_held
-from fullsend_receiver.arrival.receive import Receiving
+from fullsend_receiver.arrival.receive import BATCH_BYTES, UNDURABLE_MOST, Receiving
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.workers import Workers
 
@@ -685,6 +685,27 @@ def test_a_slow_disk_holds_the_sender_back_not_the_memory(tmp_path: Path) -> Non
         peer.write(control(finish(b"".join(pieces))))
         peer.hear_after_acks("committed")
         assert receiver.peak <= MEMORY + MEMORY_PER_STREAM
+
+
+def test_what_waits_to_become_durable_is_bounded_whatever_the_sender_sends(tmp_path: Path) -> None:
+    """This sender ignores its window. In a bucket these bytes would be in memory."""
+    pieces = pieces_of(40)
+    with on_faulty_disk(tmp_path) as (receiver, disk), receiver.peer() as peer:
+        peer.push()
+        rest = memoryview(b"".join(chunk.encode() for chunk in chunks(pieces)))
+        with disk.blocked("fdatasync"):
+            before, why = -1, b""
+            while (len(rest), why) != (before, b"writing"):
+                before = len(rest)
+                rest = peer.write_what_goes(rest)
+                kind, _offset, _length, why = peer.read()
+                assert rest, "all of it was taken"
+                assert kind == HEARTBEAT
+            written = receiver.partials()[0].stat().st_size
+            assert BATCH_BYTES < written <= UNDURABLE_MOST
+        peer.write(rest)
+        peer.write(control(finish(b"".join(pieces))))
+        peer.hear_after_acks("committed")
 
 
 def test_who_is_let_in_does_not_wait_for_the_disk(tmp_path: Path) -> None:
