@@ -26,8 +26,8 @@ from bench.peers import bash
 from bench.report import Budget, Row, Table
 
 from fullsend_protocol.shared.exit_codes import Exit
+from fullsend_receiver.arrival.receive import UNDURABLE_MOST
 from fullsend_receiver.store_s3.part_sizes import PartSizes
-from fullsend_sender.transfer.window import WINDOW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -43,8 +43,8 @@ _MANY_QUICK: Final = 8
 #: store.
 _DAEMON: Final = 88
 _STREAM: Final = 48
-#: Frames of a stream that are not acknowledged, and those that are and wait for a part, below twice its least size.
-_WAITING: Final = (WINDOW + 2 * PartSizes().least) // MIB
+#: Frames of a stream that are not durable, and those that are and wait for a part, below twice its least size.
+_WAITING: Final = (UNDURABLE_MOST + 2 * PartSizes().least) // MIB
 #: Streams whose batches are being stored at the same time, each with its bytes once more: the daemon's `disk` threads.
 _STORING: Final = 32
 #: Columns of memory over time.

@@ -118,11 +118,12 @@ class BotoBucket:
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str | None:
         """See `Bucket.put`."""
+        body = {"Body": data, **_checksum(hashlib.sha256(data))}
         if not if_absent and if_match is None:
-            return _etag(self._send("PutObject", key, self._client.put_object, Body=data, **_checksum(data)))
+            return _etag(self._send("PutObject", key, self._client.put_object, **body))
         mark = secrets.token_hex(16)
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": self._quoted(if_match or "")}
-        said = {"Body": data, "Metadata": {_MARK: mark}, **_checksum(data)}
+        said = {**body, "Metadata": {_MARK: mark}}
         if (answer := self._try_put(key, said | condition)) is not None:
             return _etag(answer)
         there = self._head(key)
@@ -250,6 +251,7 @@ class BotoBucket:
 
     def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
         """See `Bucket.put_part`."""
+        digest = hashlib.sha256(data)
         answer = self._send(
             "UploadPart",
             key,
@@ -257,9 +259,9 @@ class BotoBucket:
             UploadId=upload,
             PartNumber=number,
             Body=data,
-            **_checksum(data),
+            **_checksum(digest),
         )
-        return Part(number, _etag(answer), len(data), hashlib.sha256(data).hexdigest())
+        return Part(number, _etag(answer), len(data), digest.hexdigest())
 
     def copy_part(self, key: str, upload: str, number: int, source: BucketObject) -> Part | None:
         """See `Bucket.copy_part`."""
@@ -519,8 +521,8 @@ def _client(access: Access, read_timeout: float) -> tuple[Any, Any, Any]:
     return client, session, botocore.exceptions
 
 
-def _checksum(data: bytes) -> dict[str, str]:
-    return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()}
+def _checksum(digest: hashlib._Hash) -> dict[str, str]:
+    return {"ChecksumSHA256": base64.b64encode(digest.digest()).decode()}
 
 
 def _etag(answer: dict[str, Any]) -> str:
