@@ -22,6 +22,7 @@ from bench import (
     levels,
     long_run,
     nightly,
+    parts_at_once,
     pinned,
     programs,
     prune,
@@ -117,6 +118,10 @@ def _bucket_many(results: Results, streams: Streams, folder: Path, *, quick: boo
     buckets.many(results, streams, folder, _say, quick=quick)
 
 
+def _bucket_parts(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    parts_at_once.measure(results, folder, _say, quick=quick)
+
+
 def _bucket_list(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
     stream_index.list_many(results, folder, _say, quick=quick)
 
@@ -137,10 +142,11 @@ _PARTS: Final[dict[str, _Part]] = {
     "files": _files,
     "bucket": _bucket,
     "bucket-many": _bucket_many,
+    "bucket-parts": _bucket_parts,
     "bucket-list": _bucket_list,
     "long": _long,
 }
-_OPT_IN: Final = ("prune", "wires", "files", "bucket", "bucket-many", "bucket-list", "long")
+_OPT_IN: Final = ("prune", "wires", "files", "bucket", "bucket-many", "bucket-parts", "bucket-list", "long")
 
 
 def main() -> int:

@@ -84,9 +84,9 @@ class Ceph:
     ) -> None:
         run_quietly([_SCRIPTS / "ceph-stop", self._folder])
 
-    def part(self, prefix: str) -> BotoBucket:
-        """Return what is below a prefix of the bucket."""
-        access = Access(self.endpoints[0], _REGION, access_key=_ACCESS_KEY, secret_key=_SECRET_KEY)
+    def part(self, prefix: str, endpoint: str | None = None) -> BotoBucket:
+        """Return what is below a prefix of the bucket. `endpoint`: None: that of the first gateway."""
+        access = Access(endpoint or self.endpoints[0], _REGION, access_key=_ACCESS_KEY, secret_key=_SECRET_KEY)
         return BotoBucket(_BUCKET, prefix, access)
 
     def cpu(self) -> float:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def test_what_takes_long_runs_only_where_it_is_asked_for() -> None:
-    assert not {"long", "prune", "bucket", "bucket-many", "bucket-list"} & {*arguments([]).only}
+    assert not {"long", "prune", "bucket", "bucket-many", "bucket-parts", "bucket-list"} & {*arguments([]).only}
     assert "pinned" in arguments([]).only
     assert "long" in arguments(["--long"]).only
 
