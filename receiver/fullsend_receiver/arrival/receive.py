@@ -43,7 +43,9 @@ from fullsend_transport.channel import Channel
 
 log = logging.getLogger("fullsendd")
 
-#: A batch becomes durable after so many bytes, or after a time since its first byte, whichever is first.
+#: A batch becomes durable after so many bytes, or after a time since its first byte, whichever is first. If half of it
+#: is there when the one before is durable, it does not wait: a sender sends 24 MiB behind one that is not acknowledged,
+#: and would wait for the acknowledgement while the store waits for the rest.
 BATCH_BYTES: Final = 32 * limits.MIB
 BATCH_SECONDS: Final = 1.0
 #: Bytes of frames that are written and not durable, at most: the batch that is being made durable, and the next one. A
@@ -503,6 +505,8 @@ class Receiving:
                 self._durable, self._durable_stored = batch.offset, batch.stored
                 self._judge_wait(ingest)
                 self._channel.send_soon(Ack(offset=batch.offset))
+                if ingest.unsynced >= BATCH_BYTES // 2:
+                    self._full.set()
             if ended:
                 return
 

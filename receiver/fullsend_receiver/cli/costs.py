@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.units import format_size
 from fullsend_receiver.arrival.receive import BATCH_BYTES
-from fullsend_receiver.maintenance.scrub_cost import scrubbed
+from fullsend_receiver.maintenance.scrub_cost import scrub_cost
+from fullsend_receiver.store.seekable import file_size, reads
 
 if TYPE_CHECKING:
     from fullsend_receiver.cli.results import CheckResults
@@ -26,19 +27,20 @@ def print_costs(store: Store, out: CheckResults) -> None:
     chunk, streams = limits.CHUNK_MIN, _STREAMS
     while True:
         try:
-            found = store.costs(_TIB // streams // chunk, chunk, BATCH_BYTES // chunk)
+            push = store.push_cost(_TIB // streams // chunk, chunk, BATCH_BYTES // chunk)
             break
         except ValueError:  # larger ones cannot be told
             streams *= 2
-    if found is None:
+    chunks = [chunk] * (_TIB // streams // chunk)
+    read, check = store.read_cost(file_size(chunks), reads(chunks)), scrub_cost(store, chunks)
+    if push is None or read is None or check is None:
         return
-    pushed, read = (each.times(streams) for each in found)
-    checked = scrubbed(found[1], _TIB // streams // chunk).times(streams)
+    pushed, restored, checked = (each.times(streams) for each in (push, read, check))
     how = f"{streams} streams of {format_size(_TIB // streams)}"
     speed = f", {format_size(BATCH_BYTES)} a second or more"
     for name, words, cost in (
         ("push", f"pushed ({how}{speed})", pushed),
-        ("restore", f"restored ({how})", read),
+        ("restore", f"restored ({how})", restored),
         ("scrub", f"checked by the scrub ({how})", checked),
     ):
         out.good(f"a TiB {words}: {_line(cost)}", cost=name, **asdict(cost))

@@ -6,7 +6,7 @@ The pass can stop between two chunks and continue later, also in another process
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final
@@ -23,7 +23,7 @@ from fullsend_receiver.maintenance.running_hash import RunningSha256, restored, 
 from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.journal import begin_from_json, begin_to_json, walker_from_json, walker_to_json
 from fullsend_receiver.store.playback import describe
-from fullsend_receiver.store.seekable import Blob, Place, places, tables_size
+from fullsend_receiver.store.seekable import Blob, Place, file_size, places, reads, tables_size
 
 #: Faults that are listed for one file; a lost disk has one for each chunk.
 FAULTS_MAX: Final = 20
@@ -65,10 +65,11 @@ class FilePassState(DiskModel):
     passing: list[str]
 
 
-def behind_chunks(count: int) -> tuple[int, int]:
-    """Return what a pass reads behind `count` chunks, to hash it: how often, and bytes."""
-    size = tables_size(count)
-    return -(-size // _BLOCK), size
+def pass_reads(chunks: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield offset and size of all that a pass reads of a file with chunks of so many stored bytes each."""
+    yield from reads(chunks)
+    end = file_size(chunks)
+    yield from ((at, min(_BLOCK, end - at)) for at in range(sum(chunks), end, _BLOCK))
 
 
 class FilePass:

@@ -451,10 +451,15 @@ class Store(Protocol):
         Raises: StoreError if the place cannot be reached; OSError. Nothing of it is left behind.
         """
 
-    def costs(self, chunks: int, chunk: int, batch: int) -> tuple[RequestCost, RequestCost] | None:
-        """Return what one stream costs: its push, and reading it once; None: nothing is counted here. `chunks`: how
-        many; `chunk`: stored bytes of each; `batch`: chunks that become durable together. Raises: ValueError if that
-        cannot be told of so large a stream.
+    def push_cost(self, chunks: int, chunk: int, batch: int) -> RequestCost | None:
+        """Return what the push of one stream costs; None: nothing is counted here. `chunks`: how many; `chunk`: stored
+        bytes of each; `batch`: chunks that become durable together. Raises: ValueError if that cannot be told of so
+        large a stream.
+        """
+
+    def read_cost(self, size: int, ranges: Iterable[tuple[int, int]]) -> RequestCost | None:
+        """Return what it costs to read one stream; None: nothing is counted here. `size`: stored bytes; `ranges`:
+        offset and size of each read, in order.
         """
 
     # --- arriving streams

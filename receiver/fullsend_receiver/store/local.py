@@ -241,9 +241,13 @@ class LocalStore(Layout):
         """See `Store.remove`."""
         return removals.remove(self, choose, trash=trash)
 
-    def costs(self, chunks: int, chunk: int, batch: int) -> None:
-        """See `Store.costs`: a disk counts no requests."""
+    def push_cost(self, chunks: int, chunk: int, batch: int) -> None:
+        """See `Store.push_cost`: a disk counts no requests."""
         del chunks, chunk, batch
+
+    def read_cost(self, size: int, ranges: Iterable[tuple[int, int]]) -> None:
+        """See `Store.read_cost`."""
+        del size, ranges
 
     def locked(self, files: Iterable[PurePosixPath]) -> dict[PurePosixPath, float]:
         """See `Store.locked`: nothing ever is."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -143,10 +143,34 @@ def tables_size(count: int) -> int:
     return _index_size(count) + _SKIPPABLE.size + (count + 1) * _SEEK_ENTRY.size + _SEEK_FOOT.size
 
 
-def table_reads(count: int) -> int:
-    """Return how often `places` reads from a blob of `count` chunks."""
-    pages = -(-count // _PAGE)
-    return 5 + 3 * pages  # each page of the index twice, and the same of the seek table; foot, heads, CRC and end
+def file_size(chunks: Sequence[int]) -> int:
+    """Return the size of a stored file with chunks of so many stored bytes each, in bytes."""
+    return sum(chunks) + tables_size(len(chunks))
+
+
+def reads(chunks: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Yield offset and size of all that is read of a stored file with chunks of so many stored bytes each: what
+    `places` reads, and each chunk at its turn.
+    """
+    count, index_at, size = len(chunks), sum(chunks), file_size(chunks)
+    seek_at = index_at + _index_size(count)
+    yield size - _SEEK_FOOT.size, _SEEK_FOOT.size
+    yield index_at, len(_index_head(count))
+    yield seek_at, _SKIPPABLE.size
+    seek_at += _SKIPPABLE.size
+    entries_at = index_at + len(_index_head(count))
+    pages = [(first, min(_PAGE, count - first)) for first in range(0, count, _PAGE)]
+    for first, entries in pages:
+        yield entries_at + first * _ENTRY.size, entries * _ENTRY.size
+        yield seek_at + first * _SEEK_ENTRY.size, entries * _SEEK_ENTRY.size
+    yield index_at + _index_size(count) - _CRC.size, _CRC.size
+    yield seek_at + count * _SEEK_ENTRY.size, len(_seek_end(count))
+    at = 0
+    for first, entries in pages:
+        yield entries_at + first * _ENTRY.size, entries * _ENTRY.size
+        for chunk in chunks[first : first + entries]:
+            yield at, chunk
+            at += chunk
 
 
 def places(blob: Blob) -> Iterator[Place]:

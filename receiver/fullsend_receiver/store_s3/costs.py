@@ -1,4 +1,4 @@
-"""Counts the requests of a push and of a restore, from what the modules do that send them.
+"""Counts the requests of a push and of a read, from what the modules do that send them.
 
 The only lists are those of parts. What a daemon asks for beside its streams (documents, the marker) is not
 counted, nor are requests that are sent again. tests/receiver/store_s3/test_costs.py compares with real ones.
@@ -6,9 +6,18 @@ counted, nor are requests that are sent again. tests/receiver/store_s3/test_cost
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 from fullsend_receiver.store.api import RequestCost
-from fullsend_receiver.store.seekable import table_reads, tables_size
+from fullsend_receiver.store.seekable import tables_size
+from fullsend_receiver.store_s3.blob import BucketBlob
+from fullsend_receiver.store_s3.bucket import BucketObject
 from fullsend_receiver.store_s3.part_sizes import PartSizes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fullsend_receiver.store_s3.bucket import Bucket
 
 #: Parts that one list of parts names.
 _PAGE = 1000
@@ -54,8 +63,45 @@ def pushed(chunks: int, chunk: int, batch: int, *, sizes: PartSizes = _SIZES) ->
     )
 
 
-def read(chunks: int, chunk: int) -> RequestCost:
-    """Return what reading one stream once costs, as a restore does."""
-    # The manifest, the size, the tables, each chunk. Of the index each page is read twice.
-    received = chunks * chunk + 2 * tables_size(chunks)
-    return RequestCost(gets=2 + table_reads(chunks) + chunks, received=received)
+def read(size: int, ranges: Iterable[tuple[int, int]]) -> RequestCost:
+    """Return what reading one stream costs. `size`: stored bytes; `ranges`: offset and size of each read, in order."""
+    bucket = _CountingBucket(size)
+    blob = BucketBlob(cast("Bucket", bucket), "")
+    for start, length in ranges:
+        blob.read(start, length)
+    blob.close()
+    return RequestCost(gets=2 + bucket.reads, received=bucket.received)  # the manifest, the size, and these
+
+
+class _Blank:
+    """Bytes that are not there, and have a length."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, part: slice) -> _Blank:
+        return _Blank(len(range(*part.indices(self._size))))
+
+    def __add__(self, other: _Blank) -> _Blank:
+        return _Blank(self._size + len(other))
+
+    __radd__ = __add__
+
+
+class _CountingBucket:
+    """A bucket with one object of this size. `reads`, `received`: the requests that read it, and their bytes."""
+
+    def __init__(self, size: int) -> None:
+        self.reads = self.received = 0
+        self._size = size
+
+    def head(self, key: str) -> BucketObject:
+        return BucketObject(key, self._size, "", 0.0)
+
+    def read(self, _key: str, _start: int, size: int) -> _Blank:
+        self.reads += 1
+        self.received += size
+        return _Blank(size)

@@ -173,9 +173,13 @@ class BucketStore:
         """See `Store.examine`."""
         return probe(self.bucket)
 
-    def costs(self, chunks: int, chunk: int, batch: int) -> tuple[RequestCost, RequestCost]:
-        """See `Store.costs`."""
-        return costs.pushed(chunks, chunk, batch, sizes=self._sizes), costs.read(chunks, chunk)
+    def push_cost(self, chunks: int, chunk: int, batch: int) -> RequestCost:
+        """See `Store.push_cost`."""
+        return costs.pushed(chunks, chunk, batch, sizes=self._sizes)
+
+    def read_cost(self, size: int, ranges: Iterable[tuple[int, int]]) -> RequestCost:
+        """See `Store.read_cost`."""
+        return costs.read(size, ranges)
 
     # --- arriving streams; the interface has the descriptions
 

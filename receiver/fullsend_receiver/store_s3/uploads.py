@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
@@ -279,14 +280,14 @@ class BucketUpload:
     def _hash_again(self, end: int) -> hashlib._Hash:
         """Read the whole object, and compare its chunks with what was proven when they arrived. Returns: its hash."""
         digest = hashlib.sha256()
-        blob = BucketBlob(self._bucket, self._open.data)
-        reader = ReadBack(iter(self._entries))
-        try:
-            for _entry in self._entries:
-                digest.update(reader.next(blob.read))
-        except PartialDamaged as error:
-            raise self._parts.lost(str(error)) from None
-        digest.update(blob.read(blob.size - end, end))
+        with closing(self.sealed()) as blob:
+            reader = ReadBack(iter(self._entries))
+            try:
+                for _entry in self._entries:
+                    digest.update(reader.next(blob.read))
+            except PartialDamaged as error:
+                raise self._parts.lost(str(error)) from None
+            digest.update(blob.read(blob.size - end, end))
         return digest
 
     def sealed(self) -> BucketBlob:

@@ -7,6 +7,7 @@ from tests.receiver.buckets import MemoryBucket
 
 from fullsend_receiver.cli.costs import print_costs
 from fullsend_receiver.cli.results import CheckResults
+from fullsend_receiver.store_s3.blob import READ_AHEAD
 from fullsend_receiver.store_s3.part_sizes import PartSizes
 from fullsend_receiver.store_s3.stores import BucketStore
 
@@ -35,7 +36,7 @@ def test_costs_of_a_tib_are_a_line_each(tmp_path: Path, capsys: pytest.CaptureFi
     assert [row.get("cost") for row in rows] == ["push", "restore", "scrub", None]
     assert f"{rows[0]['puts']:,} PUT" in lines[0]
     assert 1 << 40 < rows[0]["sent"] < 1.02 * (1 << 40)
-    assert rows[1]["gets"] > (1 << 40) / (4 << 20)
+    assert (1 << 40) / READ_AHEAD < rows[1]["gets"] < 1.02 * (1 << 40) / READ_AHEAD
 
 
 def test_streams_are_so_small_that_their_costs_can_be_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,10 +13,11 @@ from tests.receiver.helpers import SENDER, chunks_from, push_of, take_one
 from fullsend_protocol.shared import limits
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.maintenance.scrub import StreamCheck
-from fullsend_receiver.maintenance.scrub_cost import scrubbed
+from fullsend_receiver.maintenance.scrub_cost import scrub_cost
 from fullsend_receiver.store.api import RequestCost
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.playback import stored_chunks
+from fullsend_receiver.store.seekable import file_size, reads
 from fullsend_receiver.store_s3 import costs
 from fullsend_receiver.store_s3.part_sizes import PartSizes
 from fullsend_receiver.store_s3.stores import BucketStore
@@ -125,18 +126,20 @@ def test_costs_are_those_of_a_real_push_restore_and_scrub(tmp_path: Path, raw: b
     file, lengths = push(store, raw, batch)
     counted = bucket.cost()
     chunks, chunk = len(lengths), lengths[0]  # all are as large as this, except for the last one
-    told, read = store.costs(chunks, chunk, batch)
+    told = store.push_cost(chunks, chunk, batch)
     same(counted, dataclasses.replace(told, received=0), 0.1)
     assert counted.deletes == told.working
     for _chunk in stored_chunks(store, file):
         pass
-    same(bucket.cost(), read, 0.1)
+    same(bucket.cost(), store.read_cost(file_size(lengths), reads(lengths)), 0.0)
     check = StreamCheck(store, file, store.manifest(file).received)
     bucket.cost()
+    told_check = scrub_cost(store, lengths)
+    assert told_check is not None
     result = check.run()
     assert result is not None
     assert not result.damage
-    same(bucket.cost(), scrubbed(read, chunks), 0.1)
+    same(bucket.cost(), told_check, 0.1)
 
 
 def test_parts_grow_as_the_upload_s_do() -> None:
