@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import os
 import shutil
 import signal
 import sys
@@ -152,6 +153,8 @@ _OPT_IN: Final = ("prune", "wires", "files", "bucket", "bucket-many", "bucket-pa
 def main() -> int:
     """Run the benchmark. Returns: the exit code; a budget that is not met is a result, not a failure."""
     args = arguments()
+    # Installed programs find their modules compiled. With this variable each start would compile them again.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     signal.signal(
         signal.SIGTERM, lambda number, _frame: sys.exit(128 + number)
     )  # as an exception, so that daemons end and files are removed

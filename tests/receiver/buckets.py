@@ -223,7 +223,8 @@ def in_ceph(prefix: str, gateway: int = 0, name: str = BUCKET) -> BotoBucket:
     endpoint = gateways()[gateway]
     access = Access(endpoint, "us-east-1", access_key=ACCESS_KEY, secret_key=SECRET_KEY)
     bucket = BotoBucket(name, prefix, access)
-    with contextlib.suppress(bucket._client.exceptions.BucketAlreadyOwnedByYou):
+    there = bucket._client.exceptions
+    with contextlib.suppress(there.BucketAlreadyOwnedByYou, there.BucketAlreadyExists):  # SeaweedFS has the other one
         bucket._client.create_bucket(Bucket=name)
     return bucket
 

@@ -8,9 +8,10 @@ import secrets
 import shutil
 import subprocess
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tests import streams
+from tests.chains import named as chain_named
 from tests.programs import Receiver, good, rows
 from tests.receiver.buckets import ACCESS_KEY, BUCKET, SECRET_KEY, gateways, in_ceph
 
@@ -26,6 +27,8 @@ POLICY: Final = (
     'rebase-after = "0%"\nwhen-suspicious = "prune"\nprune-at = "never"\nundelete-within = "1d"\n'
     '[retention]\nlast = 1\nminimum-count = 0\nminimum-age = "0s"\n'
 )
+#: Increments of a small dataset, for tests of what a policy does.
+CHAIN: Final = chain_named("t1-plain")
 
 
 @dataclass
@@ -89,6 +92,11 @@ def large(seed: int, size: int = 64) -> bytes:
     noise = random.Random(seed)
     records = [streams.write(1, index << 20, noise.randbytes(1 << 20)) for index in range(size)]
     return streams.substream(streams.object_(1), *records, guid=1000 + seed)
+
+
+def push_chain(sender: Sender) -> list[dict[str, Any]]:
+    """Push the chain's first three streams."""
+    return [pushed for _name, raw in CHAIN.run(None, 3) for pushed in sender.push("--stdin", stdin=raw)]
 
 
 def pushing(sender: Sender, source: Path, *options: str, rate: str = "5M") -> subprocess.Popen[bytes]:

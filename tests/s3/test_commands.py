@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests import streams
-from tests.chains import named as chain_named
 from tests.programs import Receiver, Sender, good, rows, started, wait_for
-from tests.s3.hosts import POLICY, BucketReceiver, arrived, large, made, point_at, pushing
+from tests.s3.hosts import CHAIN, POLICY, BucketReceiver, arrived, large, made, point_at, push_chain, pushing
 from tests.streams import Genuine, each, whole
 
 if TYPE_CHECKING:
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.s3
-
-CHAIN = chain_named("t1-plain")
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +55,6 @@ def test_all_of_them_are_whole(shared: tuple[BucketReceiver, Sender]) -> None:
     assert all("not restorable" in line for line in checked if line.startswith("problem"))
     assert "ok       PUT If-None-Match" in checked
     assert list(receiver.bucket.entries(".partial/")) == []
-
-
-def push_chain(sender: Sender) -> list[dict[str, Any]]:
-    """Push the chain's first three streams."""
-    return [pushed for _name, raw in CHAIN.run(None, 3) for pushed in sender.push("--stdin", stdin=raw)]
 
 
 def test_commands_work_with_and_without_the_daemon(receiver: BucketReceiver, sender: Sender) -> None:

@@ -50,7 +50,8 @@ _LOCKED: Final = frozenset({*_DENIED, "InvalidRequest", "ObjectLocked", "MethodN
 _UNKNOWN: Final = frozenset({"NotImplemented", "MethodNotAllowed", "501", "405"})
 #: The codes for a bucket, or an object, without a lock.
 _NO_LOCK: Final = frozenset(
-    {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration", "InvalidRequest", "InvalidArgument"}
+    {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration", "NoSuchObjectLegalHold"}
+    | {"InvalidRequest", "InvalidArgument"}
     | _ABSENT
     | _UNKNOWN
 )

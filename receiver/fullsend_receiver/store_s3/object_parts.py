@@ -196,8 +196,10 @@ class ObjectParts:
     def _make_whole(self, key: str, upload: str, parts: Sequence[Part], size: int) -> BucketObject:
         there = self._bucket.parts(key, upload)
         if there:  # otherwise it was completed before, or is lost
-            # A process that was stalled may have replaced a part after it was acknowledged.
-            if [_identity(each) for each in there] != [_identity(each) for each in parts]:
+            # A process that was stalled may have replaced a part after it was acknowledged. SeaweedFS keeps each part
+            # of a number, and takes the named one.
+            listed, named = set(map(_identity, there)), set(map(_identity, parts))
+            if not named <= listed or {each.number for each in there} != {each.number for each in parts}:
                 raise self.lost("its parts are not those that were acknowledged")
             self._bucket.complete(key, upload, parts)
         found = self._bucket.head(key)

@@ -28,7 +28,7 @@ from fullsend_receiver.store_s3.bucket import BucketError
 from fullsend_receiver.store_s3.part_sizes import PartSizes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from fullsend_protocol.wire.connection import Chunk
@@ -212,10 +212,39 @@ def test_segment_that_is_made_after_the_commit_is_swept(tmp_path: Path) -> None:
 _EVERY: Final = pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
 
 
+class KeepingBucket(MemoryBucket):
+    """It keeps each part of a number, as SeaweedFS does, lists them all, and takes the named one."""
+
+    def __init__(self, *, least_part: int) -> None:
+        super().__init__(least_part=least_part)
+        self._kept: dict[str, list[tuple[bytes, Part]]] = {}
+
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:  # type: ignore[explicit-override]
+        part = super().put_part(key, upload, number, data)
+        self._kept.setdefault(upload, []).append((bytes(data), part))
+        return part
+
+    def parts(self, key: str, upload: str) -> Sequence[Part] | None:  # type: ignore[explicit-override]
+        if upload not in self.uploads:
+            return None
+        return sorted((part for _data, part in self._kept.get(upload, ())), key=lambda part: part.number)
+
+    def complete(self, key: str, upload: str, parts: Sequence[Part]) -> bool:  # type: ignore[explicit-override]
+        if upload not in self.uploads:
+            return False
+        data = {(part.number, part.etag): data for data, part in self._kept[upload]}
+        self.put(key, b"".join(data[part.number, part.etag] for part in parts))
+        del self.uploads[upload]
+        return True
+
+
+@pytest.mark.parametrize("kind", [MemoryBucket, KeepingBucket])
 @_EVERY
-def test_daemon_that_dies_at_any_request_loses_nothing_that_it_acknowledged(tmp_path: Path, every: int) -> None:
+def test_daemon_that_dies_at_any_request_loses_nothing_that_it_acknowledged(
+    tmp_path: Path, every: int, kind: type[MemoryBucket]
+) -> None:
     for at in itertools.count(1, every):
-        bucket = make_bucket()
+        bucket = kind(least_part=100)
         first, died = run_until(at, bucket, tmp_path / "one")
         second = LargeArrival(bucket, tmp_path / "two")
         second.run()
