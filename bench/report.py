@@ -60,7 +60,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A budget, and its measurements: one figure for each repetition. `ratio`: of two measured figures."""
+    """A budget, and its measurements: one figure for each repetition. `ratio`: of two measured figures; `each`: no
+    figure may miss it.
+    """
 
     text: str
     bound: float | None  # None: no budget, for comparison
@@ -68,10 +70,13 @@ class Budget:
     unit: str = ""
     at_least: bool = True
     ratio: bool = False
+    each: bool = False
 
     @property
     def figure(self) -> float:
         """The median for a ratio, which noise moves both ways; the worst for a limit."""
+        if self.each:
+            return min(self.figures) if self.at_least else max(self.figures)
         return statistics.median(self.figures) if self.at_least or self.ratio else max(self.figures)
 
     @property

@@ -31,6 +31,12 @@ def test_a_limit_of_a_ratio_is_that_of_its_median_and_a_limit_else_that_of_its_w
     assert Budget("x", 1.1, [1.2], at_least=False, ratio=True).verdict == "**not met**"
 
 
+def test_where_each_figure_counts_one_that_misses_is_enough() -> None:
+    assert Budget("x", 0.9, [0.8, 1.0, 1.1]).verdict == "met"
+    assert Budget("x", 0.9, [0.8, 1.0, 1.1], each=True).verdict == "**not met**"
+    assert Budget("x", 0.9, [0.91, 1.0], each=True).verdict == "met"
+
+
 def test_stored_bytes_are_compared_repetition_by_repetition() -> None:
     results = Results(GIB, 2, "memory")
     for level3, auto in ((100, 105), (100, 120)):

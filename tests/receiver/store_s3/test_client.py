@@ -267,6 +267,13 @@ def test_copy_of_what_is_not_there_is_none(server: Server, code: str) -> None:
     assert server.bucket().copy_part("key", "u", 2, BucketObject("k", 3, "e1", 0.0)) is None
 
 
+@pytest.mark.parametrize("code", ["NoSuchObjectLockConfiguration", "NoSuchObjectLegalHold", "InvalidRequest"])
+def test_object_without_a_lock_is_not_locked(server: Server, code: str) -> None:
+    """Object stores name that differently: AWS, SeaweedFS, and a bucket without Object Lock."""
+    server.answers = [head(""), refusal(404, code), refusal(404, code)]
+    assert server.bucket().locked_until("key") is None
+
+
 def test_copy_that_fails_behind_its_status_is_an_error(server: Server) -> None:
     """A store may answer 200 before it has copied, and tell an error then."""
     server.answers = [(200, {}, b"<Error><Code>InternalError</Code><Message>m</Message></Error>")]
