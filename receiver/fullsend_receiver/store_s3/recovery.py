@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 from fullsend_receiver.store.errors import StoreError
@@ -108,6 +109,11 @@ def _abort_orphans(bucket: Bucket) -> None:
         if opened is not None:
             arriving += [opened.data, keys.journal_prefix(key, opened.generation)]
     for each in begun:
-        if not each.key.startswith(tuple(arriving)):
+        if not (each.key.startswith(tuple(arriving)) or _is_of_another_store(bucket, each.key)):
             log.warning("%s: a multipart upload that belongs to no stream is aborted", each.key)
             bucket.abort(each.key, each.upload)
+
+
+def _is_of_another_store(bucket: Bucket, key: str) -> bool:
+    """Whether a store begins below this one's prefix that has this key."""
+    return any(bucket.head(f"{each}/{keys.MARKER}") is not None for each in PurePosixPath(key).parents[:-1])

@@ -61,6 +61,14 @@ def test_multipart_upload_of_no_arriving_stream_is_aborted(
     assert bucket.uploads == {}
 
 
+def test_upload_of_a_store_below_this_one_is_left(store: BucketStore, bucket: MemoryBucket) -> None:
+    bucket.put(f"a/b/{keys.MARKER}", b"of the other store")
+    theirs = bucket.begin_parts("a/b/alpha/tank/@x.1122334455667788.zfs.zst")
+    bucket.begin_parts("a/alpha/tank/@x.1122334455667788.zfs.zst")
+    store.recover()
+    assert set(bucket.uploads) == {theirs}
+
+
 def test_upload_that_a_killed_daemon_began_is_aborted_with_its_stream(store: BucketStore, bucket: MemoryBucket) -> None:
     """The daemon is killed behind the request, so its journal has no object yet."""
     upload = store.begin(KEY, open_offer(SENDER, PUSH))
