@@ -18,6 +18,9 @@ _FOLDER: Final = os.environ.get("FULLSEND_TEST_CEPH", "")
 GATEWAYS: Final = ("client.rgw.1", "client.rgw.2")
 OSD: Final = "osd.0"
 
+#: Whether the object store is the Ceph that tests/s3/ceph-start has started.
+IS_CEPH: Final = bool(_FOLDER)
+
 #: For tests that kill or rule it. They are also marked `alone`.
 needs_ceph = pytest.mark.skipif(
     bool(gateways()) and not _FOLDER, reason="FULLSEND_TEST_CEPH does not name the folder of tests/s3/ceph-start"

@@ -81,8 +81,8 @@ class Receiving:
         self._waits = StageWaits("wire", "disk")
         self.count: Final = TransferCount(time.monotonic(), push.size_estimate, self._waits)
         self._receiving = False  # the next chunk is awaited, or is arriving
-        self._syncing = False
-        self._synced = asyncio.Event()  # that has changed
+        self._synced = asyncio.Event()  # no batch is being made durable now
+        self._synced.set()
         self._durable_stored = 0  # bytes of frames that are durable
         self._catalogues = catalogues
         self._store = catalogues.store
@@ -399,7 +399,7 @@ class Receiving:
         an acknowledgement, and so for the disk, if a whole batch is not durable behind the one that is being synced.
         """
         if self._receiving:
-            behind = self._syncing and self._undurable(ingest) >= BATCH_BYTES
+            behind = not self._synced.is_set() and self._undurable(ingest) >= BATCH_BYTES
             self._waits.head("disk" if behind else "wire")
 
     def _undurable(self, ingest: Ingest) -> int:
@@ -457,8 +457,7 @@ class Receiving:
             return self._store.space().free
 
         try:
-            while self._syncing and self._undurable(ingest) + len(checked.frame) > UNDURABLE_MOST:
-                self._synced.clear()
+            while not self._synced.is_set() and self._undurable(ingest) + len(checked.frame) > UNDURABLE_MOST:
                 await self._synced.wait()
             async with self._between:
                 free = await asyncio.get_running_loop().run_in_executor(self._workers.cpu, write)
@@ -495,12 +494,11 @@ class Receiving:
                 return
             if batch.chunks:
                 sync = functools.partial(ingest.partial.sync, batch)
-                self._syncing = True
+                self._synced.clear()
                 self._judge_wait(ingest)
                 try:
                     await self._workers.run_to_end(functools.partial(self._workers.syncs.timed, sync))
                 finally:
-                    self._syncing = False
                     self._synced.set()
                 self._durable, self._durable_stored = batch.offset, batch.stored
                 self._judge_wait(ingest)

@@ -126,32 +126,33 @@ def discard(bucket: Bucket, opened: OpenUpload) -> None:
     process acknowledges anything more of it.
     """
     bucket.delete(keys.open_key(opened.key))
-    # A process that was killed before it wrote anything to the journal may have begun one.
-    abort_others(bucket, opened.data, set())
-    sweep(bucket, opened.key, opened.generation)
+    sweep(bucket, opened.key, opened.generation, opened.data)
 
 
-def sweep(bucket: Bucket, key: str, generation: str) -> None:
+def sweep(bucket: Bucket, key: str, generation: str, data: str | None = None) -> None:
     """Delete a journal whose first object is gone, its segments, and the bytes that it names, unless their commit had
-    begun.
+    begun. `data`: the key of the bytes, as the first object had it. A process that was killed before it wrote to the
+    journal may have begun a multipart upload under it.
     """
     prefix = keys.journal_prefix(key, generation)
     names: list[str] = []
     segments: list[str] = []
     for each in bucket.entries(prefix):
         (segments if keys.is_segment(each.key) else names).append(each.key)
-    data = None
+    named = None
     committed = False
     for name in names:
         with contextlib.suppress(PartialDamaged, FileNotFoundError):
             for line in journals.lines_of(bucket, name):
-                data = line.get("data", data)
+                named = line.get("data", named)
                 committed = committed or "stored" in line
     if committed:  # its bytes are those of a stored stream, or of one that was removed since
         names.reverse()
-    elif data is not None:
-        abort_others(bucket, data, set())
-        manifests.delete_bytes(bucket, data)
+    else:
+        if (begun := named or data) is not None:
+            abort_others(bucket, begun, set())
+        if named is not None:  # otherwise its commit may have ended, and taken the journal away
+            manifests.delete_bytes(bucket, named)
     abort_others(bucket, prefix, set())
     for name in segments:
         bucket.delete(name)

@@ -666,6 +666,18 @@ def test_heartbeats_say_why_the_daemon_does_not_read(tmp_path: Path) -> None:
         peer.hear("committed")
 
 
+def write_until_nothing_is_taken(peer: Peer, rest: memoryview) -> memoryview:
+    """Write as much as the daemon takes, until it waits for its disk. Returns: what is left."""
+    before, why = -1, b""
+    while (len(rest), why) != (before, b"writing"):
+        before = len(rest)
+        rest = peer.write_what_goes(rest)
+        assert rest, "all of it was taken"
+        kind, _offset, _length, why = peer.read()
+        assert kind == HEARTBEAT
+    return rest
+
+
 def test_a_slow_disk_holds_the_sender_back_not_the_memory(tmp_path: Path) -> None:
     pieces = pieces_of(40)
     with on_faulty_disk(tmp_path, pure=True) as (receiver, disk), receiver.peer() as peer:
@@ -673,12 +685,7 @@ def test_a_slow_disk_holds_the_sender_back_not_the_memory(tmp_path: Path) -> Non
         peer.push()
         rest = memoryview(b"".join(chunk.encode() for chunk in chunks(pieces)))
         with disk.blocked("write"):
-            before, why = -1, b""
-            while (len(rest), why) != (before, b"writing"):
-                before = len(rest)
-                rest = peer.write_what_goes(rest)
-                kind, _offset, _length, why = peer.read()
-                assert kind == HEARTBEAT
+            rest = write_until_nothing_is_taken(peer, rest)
             assert len(rest) > 100 * MIB
             assert receiver.peak <= MEMORY + MEMORY_PER_STREAM
         peer.write(rest)
@@ -694,13 +701,7 @@ def test_what_waits_to_become_durable_is_bounded_whatever_the_sender_sends(tmp_p
         peer.push()
         rest = memoryview(b"".join(chunk.encode() for chunk in chunks(pieces)))
         with disk.blocked("fdatasync"):
-            before, why = -1, b""
-            while (len(rest), why) != (before, b"writing"):
-                before = len(rest)
-                rest = peer.write_what_goes(rest)
-                kind, _offset, _length, why = peer.read()
-                assert rest, "all of it was taken"
-                assert kind == HEARTBEAT
+            rest = write_until_nothing_is_taken(peer, rest)
             written = receiver.partials()[0].stat().st_size
             assert BATCH_BYTES < written <= UNDURABLE_MOST
         peer.write(rest)
