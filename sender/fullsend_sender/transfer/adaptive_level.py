@@ -6,8 +6,8 @@ A transfer waits for one stage at a time (shared/stages.py). What it waited for 
     for the wire most            a higher level, if the threads can keep up with the wire at it
     for another stage most       up to level 3 again, if the threads can keep up; not above it
 
-A chunk that does not compress gets the lowest level. Levels below 3 are compared with level 3 on samples, and one that
-would store more than MORE_BYTES is not used any longer.
+A chunk that does not compress gets LIGHT. Levels below 3 are compared with level 3 on whole chunks, before they are
+used and now and then afterwards. One that would store more than MORE_BYTES is not used any longer.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from fullsend_sender.transfer.compressors import Compressors
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-#: Processor time of each level for the same bytes, as multiples of that of level 3. Above 9 four MiB compress hardly
-#: better, for many times the work.
-_COSTS: Final[dict[Level, float]] = {LIGHT: 0.65, 2: 0.72, LEVEL_DEFAULT: 1.0, 5: 1.8, 6: 2.5, 7: 3.1, 9: 4.1}
+#: Processor time of each level for the same bytes, as multiples of that of level 3. Level 2 is slower than LIGHT, and
+#: stores more. Above 9 four MiB compress hardly better, for many times the work.
+_COSTS: Final[dict[Level, float]] = {1: 0.62, LIGHT: 0.68, LEVEL_DEFAULT: 1.0, 5: 1.8, 6: 2.5, 7: 3.1, 9: 4.1}
 #: The levels that are used, from fast to slow.
 LADDER: Final = tuple(_COSTS)
-#: Stored bytes, as a multiple of those of level 3, that a lower level may cost. The promise is 1.10; samples are small.
+#: Stored bytes, as a multiple of those of level 3, that a lower level may cost. The promise is 1.10; samples are few.
 MORE_BYTES: Final = 1.09
 #: Chunks that tell which stage limits, and the seconds they take at least.
-_WINDOW: Final = 8
+_WINDOW: Final = 4
 _WINDOW_SECONDS: Final = 0.02
 #: If the threads are fast enough, a frame is ready whenever the wire wants one. From this share of the time on that it
 #: waits for a frame, compression limits.
@@ -47,10 +47,10 @@ _FADING: Final = 0.9
 #: Windows during which a level that was too slow is not tried again. Doubled each time, up to the second.
 _PAUSE: Final = 4
 _PAUSE_MAX: Final = 64
-#: Raw bytes of a sample, one chunk in how many has one, and the samples that make a judgement.
-SAMPLE: Final = 512 << 10
-_SAMPLE_EVERY: Final = 16
-_SAMPLES: Final = 3
+#: One chunk in how many is compressed at level 3 too, and how many make a judgement. Part of a chunk would not do: half
+#: a MiB has few of the matches by which level 3 is better (seen: 1.03 for a level that stores 1.15 times as much).
+_SAMPLE_EVERY: Final = 128
+_SAMPLES: Final = 2
 #: A chunk whose pieces (so many, of so many bytes) zstd cannot make this much smaller does not compress.
 _PIECES: Final = 16
 _PIECE: Final = 4 << 10
@@ -61,9 +61,9 @@ _SMALLER: Final = 0.97
 @dataclass(slots=True)
 class _Rung:
     """What is known of one level. `threads`: those that may use it at the same time; `cost`: as a multiple of that of
-    level 3; `seconds`, `raw`: spent on chunks that compress, and their bytes; `sampled`, `usual`: bytes of samples at
-    this level and at level 3; `too_large`: it stores too much; `paused`: it was too slow, and is not tried before this
-    window; `pause`: windows, next time.
+    level 3; `seconds`, `raw`: spent on chunks that compress, and their bytes; `sampled`, `usual`: bytes of some chunks
+    at this level and at level 3; `too_large`: it stores too much; `paused`: it was too slow, and is not tried before
+    this window; `pause`: windows, next time.
 
     What was measured lately counts more: each sum fades.
     """
@@ -81,6 +81,11 @@ class _Rung:
     pause: int = _PAUSE
 
     @property
+    def judged(self) -> bool:
+        """Whether enough chunks were compared with level 3."""
+        return self.samples >= _SAMPLES
+
+    @property
     def pace(self) -> float:
         """Time for a chunk with all threads at work, as a multiple of that of one thread at level 3."""
         return self.cost / self.threads
@@ -89,11 +94,11 @@ class _Rung:
         """Note a chunk that was compressed."""
         self.seconds, self.raw = _FADING * self.seconds + seconds, _FADING * self.raw + raw
 
-    def compare(self, found: int, usual: int) -> None:
-        """Note a sample's bytes at this level, and at level 3."""
+    def compare(self, found: float, usual: float) -> None:
+        """Note a chunk's bytes at this level, and at level 3."""
         self.samples += 1
         self.sampled, self.usual = _FADING * self.sampled + found, _FADING * self.usual + usual
-        self.too_large = self.samples >= _SAMPLES and self.sampled > MORE_BYTES * self.usual
+        self.too_large = self.judged and self.sampled > MORE_BYTES * self.usual
 
     def too_slow(self, window: int) -> None:
         """Note that it limited the transfer in this window."""
@@ -129,6 +134,7 @@ class AdaptiveLevel:
         self._chunks = 0
         self._windows = 0
         self._skip = 0  # chunks in flight were given another level
+        self._wanted: int | None = None  # the place of a level below 3 that is not judged yet
         self._before: _Look | None = None
         self._lock = threading.Lock()
         self.used: dict[Level, int] = {}
@@ -149,6 +155,9 @@ class AdaptiveLevel:
         return self.level
 
     def _look(self, now: float, raw: int, waited: Callable[[], Mapping[str, float]]) -> None:
+        if self._wanted is not None and self._rungs[self._wanted].judged:
+            self._use(self._not_too_large(self._wanted))
+            return
         if self._skip:
             self._skip -= 1
             return
@@ -160,10 +169,16 @@ class AdaptiveLevel:
             return
         look = _Look(now, raw, waited(), self._chunks)
         self._windows += 1
-        at = self._at
-        self._at = self._decide(before, look)
         self._before = look
-        if self._at != at:
+        self._use(self._decide(before, look))
+
+    def _use(self, place: int) -> None:
+        """Use the level at this place; one that is not judged yet once it is, and until then level 3 at most."""
+        self._wanted = None if self._rungs[place].judged or place >= self._usual else place
+        if self._wanted is not None:
+            place = min(self._at, self._usual)
+        if self._at != place:
+            self._at = place
             self._before = None
             self._skip = max(4, self._threads + 2)  # as many as the pipeline has room for
 
@@ -211,30 +226,47 @@ class AdaptiveLevel:
 
     def compress(self, raw: memoryview, level: Level, clock: Callable[[], float]) -> bytes:
         """Return the frame of a chunk. `level`: what `next` has returned for it; `clock`: seconds."""
-        lowest = self._rungs[0].level
-        if level != lowest and not self._compresses(raw):
-            frame = self._pack(raw, lowest)
+        place = next(place for place, each in enumerate(self._rungs) if each.level == level)
+        if place >= self._usual and len(self._rungs) > 1 and not self._compresses(raw):
+            frame = self._pack(raw, LIGHT)
             # What repeats may lie further apart than the pieces that were tried. Then the chosen level does better.
             if len(frame) >= _SMALLER * len(raw):
                 with self._lock:
-                    self._count(lowest)
+                    self._count(LIGHT)
                 return frame
+        with self._lock:
+            trials = self._trials(place, self._count(level))
+        # Before the frame that is kept, so that no thread has two.
+        sizes = {at: len(self._pack(raw, self._rungs[at].level)) for at in trials}
         with self._compressors.lend(level) as compressor:
             started = clock()  # without the wait for a context
             frame = compressor.compress(raw)
             seconds = clock() - started
-        place = next(place for place, each in enumerate(self._rungs) if each.level == level)
+        sizes[place] = len(frame)
         with self._lock:
-            number = self._count(level)
             if len(frame) < _SMALLER * len(raw):
                 self._rungs[place].add(seconds, len(raw))
-        if place < self._usual and (number <= _SAMPLES or number % _SAMPLE_EVERY == 0):
-            self._sample(raw, self._rungs[place])
+            if trials:
+                self._compare(sizes)
         return frame
 
     def _count(self, level: Level) -> int:
         number = self.used[level] = self.used.get(level, 0) + 1
         return number
+
+    def _trials(self, place: int, number: int) -> set[int]:
+        """Return the places of the levels at which a chunk is compressed too, so that levels below 3 are judged.
+        `place`: that of the chunk's own level; `number`: how many chunks it was used for, with this one.
+        """
+        own = place < self._usual and (number % _SAMPLE_EVERY == 0 or not self._rungs[place].judged)
+        others = {at for at in range(self._usual) if self._wanted is not None and not self._rungs[at].judged}
+        return ({*others, self._usual} if own or others else set()) - {place}
+
+    def _compare(self, sizes: Mapping[int, float]) -> None:
+        """Note a chunk's stored bytes at several levels, by their places. Level 3 is one of them."""
+        for place, size in sizes.items():
+            if place < self._usual:
+                self._rungs[place].compare(size, sizes[self._usual])
 
     def _compresses(self, raw: memoryview) -> bool:
         """Whether pieces of a chunk, from all over it, compress."""
@@ -245,15 +277,6 @@ class AdaptiveLevel:
         starts = (number * step + number * _SHIFT % (step - _PIECE) for number in range(_PIECES))
         pieces = b"".join(raw[start : start + _PIECE] for start in starts)
         return len(self._pack(pieces, LIGHT)) < _SMALLER * len(pieces)
-
-    def _sample(self, raw: memoryview, rung: _Rung) -> None:
-        """Compare a level with level 3 on a part of a chunk."""
-        start = max(0, (len(raw) - SAMPLE) // 2)
-        part = raw[start : start + SAMPLE]
-        found = len(self._pack(part, rung.level))
-        usual = len(self._pack(part, LEVEL_DEFAULT))
-        with self._lock:
-            rung.compare(found, usual)
 
     def _pack(self, raw: bytes | memoryview, level: Level) -> bytes:
         with self._compressors.lend(level) as compressor:

@@ -10,7 +10,7 @@ import pytest
 
 from fullsend_protocol.shared.limits import MIB
 from fullsend_protocol.stream.chunks import LEVEL_DEFAULT, LIGHT, Compressor, Decompressor, Level
-from fullsend_sender.transfer.adaptive_level import LADDER, MORE_BYTES, SAMPLE, AdaptiveLevel
+from fullsend_sender.transfer.adaptive_level import LADDER, MORE_BYTES, AdaptiveLevel
 from fullsend_sender.transfer.memory import compressing
 
 CHUNK = 4 * MIB
@@ -52,8 +52,11 @@ class Host:
             differs = rng.uniform(0.7, 1.3)
             thread = free.index(min(free[: levels[level]]))
             spent = CHUNK / self.speed[level] * rng.uniform(0.9, 1.1)
-            free[thread] = max(free[thread], now) + spent
-            rung = next(each for each in chooser._rungs if each.level == level)
+            place, rung = next(entry for entry in enumerate(chooser._rungs) if entry[1].level == level)
+            others = [chooser._rungs[at].level for at in chooser._trials(place, chooser._count(level))]
+            if others:
+                chooser._compare({at: self.ratio[each.level] for at, each in enumerate(chooser._rungs)})
+            free[thread] = max(free[thread], now) + spent + sum(CHUNK / self.speed[each] for each in others)
             rung.add(spent, CHUNK)
             take = max(free[thread], sent)
             frame = CHUNK * min(1.0, self.ratio[level] * differs)
@@ -74,7 +77,7 @@ def a_host(seed: int, wire: float) -> Host:
     rng = random.Random(seed)
     machine = rng.uniform(100, 400) * 1e6  # level 3, one thread
     at_three = rng.uniform(0.25, 0.7)
-    costs = (0.65, 0.72, 1.0, 1.8, 2.5, 3.1, 4.1)
+    costs = (0.62, 0.68, 1.0, 1.8, 2.5, 3.1, 4.1)
     speed: dict[Level, float] = {}
     ratio: dict[Level, float] = {}
     better = 1.06
@@ -129,7 +132,7 @@ def test_one_level_stays() -> None:
     assert chooser.used == {7: 1}
 
 
-def test_what_does_not_compress_gets_the_lowest_level() -> None:
+def test_what_does_not_compress_gets_light() -> None:
     chooser = AdaptiveLevel(dict.fromkeys(LADDER, 1), start=9)
     raw = random.Random(2).randbytes(CHUNK)
     text = b"".join(b"%d times a line\n" % number for number in range(200_000))
@@ -141,33 +144,74 @@ def test_what_does_not_compress_gets_the_lowest_level() -> None:
     assert frames[1] == Compressor(9).compress(text)
 
 
-def words(seed: int, length: int) -> bytes:
-    """Bytes in which all that repeats is shorter than what the fast strategy looks for."""
+def keys_far_apart(seed: int, size: int) -> bytes:
+    """Short keys, drawn from more than a small table has room for."""
     rng = random.Random(seed)
-    known = [rng.randbytes(5) for _ in range(400)]
-    return b"".join(itertools.chain.from_iterable((rng.choice(known), rng.randbytes(1)) for _ in range(length // 6)))
+    known = [rng.randbytes(12) for _ in range(10_000)]
+    return b"".join(itertools.chain.from_iterable((rng.choice(known), rng.randbytes(2)) for _ in range(size // 14)))
 
 
-def test_a_level_that_stores_too_much_is_left() -> None:
-    chooser = AdaptiveLevel(dict.fromkeys(LADDER, 1), start=LIGHT)
-    raw = words(3, MIB)
-    few = len(Compressor(LEVEL_DEFAULT).compress(raw[:SAMPLE]))
-    assert len(Compressor(LIGHT).compress(raw[:SAMPLE])) > MORE_BYTES * few
+def limited_by_compression(chooser: AdaptiveLevel, raw: bytes, chunks: int) -> list[Level]:
+    """Have it choose for so many chunks, each of which it compresses. Returns: the levels."""
     waited = {"compression": 0.0}
-    for number in range(100):
+    chosen = []
+    for number in range(chunks):
         waited["compression"] += 1.0
-        level = chooser.next(float(number), number * CHUNK, lambda: dict(waited))
-        if number < 10:
-            chooser.compress(memoryview(raw), level, lambda: 0.0)
-    # Compression limits all the time, and would have it go down.
-    assert chooser.level == 2
+        chosen.append(chooser.next(float(number), number * CHUNK, lambda: dict(waited)))
+        chooser.compress(memoryview(raw), chosen[-1], lambda: 0.0)
+    return chosen
+
+
+def stored(level: Level, raw: bytes) -> int:
+    return len(Compressor(level).compress(raw))
+
+
+def test_a_level_that_stores_too_much_is_never_used() -> None:
+    """Whole chunks are compared: a part of one would not tell."""
+    raw = keys_far_apart(3, CHUNK)
+    part = raw[CHUNK // 2 :][: CHUNK // 8]
+    assert stored(1, raw) > stored(LIGHT, raw) > MORE_BYTES * stored(LEVEL_DEFAULT, raw)
+    assert stored(LIGHT, part) < MORE_BYTES * stored(LEVEL_DEFAULT, part)
+    chosen = limited_by_compression(AdaptiveLevel(dict.fromkeys(LADDER, 1)), raw, 30)
+    assert set(chosen) == {LEVEL_DEFAULT}
+
+
+def test_the_lowest_level_is_used_if_it_does_not_store_too_much() -> None:
+    raw = b"".join(b"%d times a line\n" % number for number in range(60_000))
+    chosen = limited_by_compression(AdaptiveLevel(dict.fromkeys(LADDER, 1)), raw, 30)
+    assert chosen == sorted(chosen, reverse=True, key=LADDER.index)
+    assert set(chosen) == {LEVEL_DEFAULT, 1}
+    assert chosen.count(LEVEL_DEFAULT) < 10
+
+
+def test_it_stops_at_the_last_level_that_does_not_store_too_much() -> None:
+    chooser = AdaptiveLevel(dict.fromkeys(LADDER, 1))
+    judge(chooser, 2.0, 1.0)
+    chosen = limited_by_compression(chooser, b"line\n" * 100_000, 30)
+    assert set(chosen) == {LEVEL_DEFAULT, LIGHT}
+
+
+def test_a_level_is_left_if_what_follows_stores_too_much() -> None:
+    """It is compared again now and then."""
+    chooser = AdaptiveLevel(dict.fromkeys(LADDER, 1), start=LIGHT)
+    judge(chooser, 2.0, 1.0)
+    chooser.used[LIGHT] = 100
+    chosen = limited_by_compression(chooser, keys_far_apart(4, CHUNK), 60)
+    assert set(chosen) == {LIGHT, LEVEL_DEFAULT}
+    assert chosen == sorted(chosen, key=LADDER.index)
+
+
+def judge(chooser: AdaptiveLevel, *ratios: float) -> None:
+    """Have it know of the levels below 3 what they store, as multiples of what level 3 does."""
+    for place, ratio in enumerate(ratios):
+        for _ in range(2):
+            chooser._rungs[place].compare(ratio, 1.0)
 
 
 def test_no_level_that_stores_too_much_is_used_again() -> None:
     """Both levels below 3 store too much, and compression limits all the time."""
     chooser = AdaptiveLevel(dict.fromkeys(LADDER, 1))
-    for rung in chooser._rungs[:2]:
-        rung.samples, rung.sampled, rung.usual, rung.too_large = 9, 2.0, 1.0, True
+    judge(chooser, 2.0, 2.0)
     waited = {"compression": 0.0}
     chosen = []
     for number in range(200):
@@ -177,16 +221,16 @@ def test_no_level_that_stores_too_much_is_used_again() -> None:
 
 
 def test_the_way_up_passes_no_level_that_stores_too_much() -> None:
-    """Level 2 does, and the threads are too slow for level 3 on a wire as fast as this."""
-    chooser = AdaptiveLevel(dict.fromkeys(LADDER, 1), start=LIGHT)
-    chooser._rungs[1].too_large = True
+    """LIGHT does, and the threads are too slow for level 3 on a wire as fast as this."""
+    chooser = AdaptiveLevel(dict.fromkeys(LADDER, 1), start=1)
+    judge(chooser, 1.0, 2.0)
     waited = {"wire": 0.0}
     chosen = []
     for number in range(200):
         waited["wire"] += 1.0
-        chooser._rungs[0].add(1 / 1.6, CHUNK)  # fast enough for level 2 and the reserve
+        chooser._rungs[0].add(1 / 1.5, CHUNK)  # fast enough for LIGHT and the reserve
         chosen.append(chooser.next(float(number), number * CHUNK, lambda: dict(waited)))
-    assert set(chosen) == {LIGHT}
+    assert set(chosen) == {1}
 
 
 def test_what_repeats_far_apart_compresses() -> None:

@@ -59,13 +59,13 @@ def test_no_level_exceeds_the_budget(threads: int) -> None:
         assert 1 <= many <= threads
         assert many * compression_memory(level) + threads * compression_memory(LIGHT) <= contexts(threads)
     assert compressing(threads, LADDER)[LEVEL_DEFAULT] == threads
-    # Samples are compressed with both.
+    # A chunk that does not compress gets LIGHT, whatever the level is.
     assert threads * (compression_memory(LIGHT) + compression_memory(LEVEL_DEFAULT)) <= contexts(threads)
 
 
 def test_few_threads_have_room_for_high_levels() -> None:
-    assert compressing(2, LADDER) == {LIGHT: 2, 2: 2, 3: 2, 5: 2, 6: 2, 7: 2, 9: 1}
-    assert compressing(4, LADDER) == {LIGHT: 4, 2: 4, 3: 4, 5: 1, 6: 1}
+    assert compressing(2, LADDER) == {1: 2, LIGHT: 2, 3: 2, 5: 2, 6: 2, 7: 2, 9: 1}
+    assert compressing(4, LADDER) == {1: 4, LIGHT: 4, 3: 4, 5: 1, 6: 1}
 
 
 def test_a_level_that_the_user_sets_costs_what_it_costs() -> None:
