@@ -302,7 +302,9 @@ def inside(results: Results, streams: Streams, folder: Path) -> None:
         sender = Sender(folder / "stages-sender", receiver, "alpha")
     kinds = {"compressible": streams.compressible, "mix": streams.mix, "random": streams.random}
     for kind, stream in kinds.items():
-        results.costs[kind] = stages.measure(stream.path, folder, sender.certificate)
+        results.costs[kind] = stages.measure(stream.path, folder, sender.certificate, results.repetitions)
+        with stages.another_core_busy(stream.path):
+            results.busy_costs[kind] = stages.measure(stream.path, folder, sender.certificate, results.repetitions)
     _floors(results)
     _overheads(results)
     ceilings.add(results)
@@ -329,7 +331,7 @@ def _floors(results: Results) -> None:
 
 def _overheads(results: Results) -> None:
     """Compare whole programs with the sum of their stages, where both were measured."""
-    costs = results.costs["compressible"]
+    costs, busy = results.costs["compressible"], results.busy_costs["compressible"]
     for text, action, ends in (
         ("sender", "push", [ZFS_HOST]),
         ("receiver", "push", [STORAGE]),
@@ -337,11 +339,14 @@ def _overheads(results: Results) -> None:
     ):
         if action in results.rows:
             row = results.rows[action]
-            floor = sum(costs.sum(action, end) for end in ends)
             name = f"CPU of the whole program, times that of its stages: {text}"
-            for whole, bound, suffix in (
-                ([row.cpu_per_gib(end) for end in ends], _OVERHEAD, ""),
-                ([results.without_start(row, end) for end in ends], None, ", without its start"),
+            whole = [row.cpu_per_gib(end) for end in ends]
+            begun = [results.without_start(row, end) for end in ends]
+            for cpu, stages_of, bound, suffix in (
+                (whole, costs, _OVERHEAD, ""),
+                (begun, costs, None, ", without its start"),
+                (begun, busy, None, ", without its start; stages beside a core that compresses"),
             ):
-                figures = [sum(each) / floor for each in zip(*whole, strict=True)]
+                floor = sum(stages_of.sum(action, end) for end in ends)
+                figures = [sum(each) / floor for each in zip(*cpu, strict=True)]
                 results.budgets.append(Budget(name + suffix, bound, figures, at_least=False, ratio=True))

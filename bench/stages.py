@@ -1,14 +1,17 @@
 """CPU seconds that each stage takes by itself, on the same data, with the programs' own code.
 
 Each runs alone in this process, in a thread of its own, and is charged that thread's CPU time. What a whole transfer
-takes beyond their sum is the interpreter, the event loop, copies, page faults, and caches that are fought over.
+takes beyond their sum is the interpreter, the event loop, copies, page faults, and caches that are fought over. For
+these, and for all else that the cores of a machine share, they can be measured beside a process that compresses, too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
+import statistics
 import subprocess
 import threading
 import time
@@ -16,7 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from bench.data import MIB
-from bench.measure import STORAGE, ZFS_HOST, Child, is_listening, wait_for
+from bench.measure import STORAGE, ZFS_HOST, Child, ChildError, is_listening, wait_for
 from bench.peers import free_port
 
 from fullsend_protocol.stream.chunks import Compressor, Cutter, Decompressor, SegmentHash
@@ -27,7 +30,7 @@ from fullsend_sender.transfer.pipes import PIPE_SIZE, Source
 from fullsend_transport.channel import WRITE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 #: Of each stream this much is taken.
@@ -103,8 +106,49 @@ def walker_speed(path: Path, record: int) -> WalkerSpeed:
     return WalkerSpeed(record, len(raw) / (record + 312) / best, len(raw) / best)
 
 
-def measure(path: Path, scratch: Path, certificate: tuple[Path, Path]) -> Costs:
-    """Measure all stages. `scratch`: a folder to write to; `certificate`: and key, for TLS."""
+@contextlib.contextmanager
+def another_core_busy(path: Path) -> Iterator[None]:
+    """Have another process compress this stream, again and again, while the block runs."""
+    script = 'while :; do zstd -q -3 -T1 -c "$1" >/dev/null; done'
+    child = Child(["bash", "-c", script, "bash", path])
+    try:
+        yield
+    finally:
+        child.kill()
+        with contextlib.suppress(ChildError):  # it was killed
+            child.wait()
+
+
+def measure(path: Path, scratch: Path, certificate: tuple[Path, Path], repetitions: int) -> Costs:
+    """Measure all stages so many times. `scratch`: a folder to write to; `certificate`: and key, for TLS. Returns: the
+    medians.
+    """
+    return _medians([_measure_once(path, scratch, certificate) for _ in range(repetitions)])
+
+
+def _medians(found: Sequence[Costs]) -> Costs:
+    def of(lists: Sequence[Sequence[Stage]]) -> list[Stage]:
+        return [
+            Stage(
+                each[0].end,
+                each[0].name,
+                statistics.median(stage.seconds for stage in each),
+                None if each[0].alone is None else statistics.median(stage.alone or 0.0 for stage in each),
+            )
+            for each in zip(*lists, strict=True)
+        ]
+
+    return Costs(
+        push=of([each.push for each in found]),
+        restore=of([each.restore for each in found]),
+        peer_push=of([each.peer_push for each in found]),
+        peer_restore=of([each.peer_restore for each in found]),
+        feed=statistics.median(each.feed for each in found),
+        ratio=found[0].ratio,
+    )
+
+
+def _measure_once(path: Path, scratch: Path, certificate: tuple[Path, Path]) -> Costs:
     raw = _read(path)
     chunks = _cut(raw)
     compressor, decompressor = Compressor(3), Decompressor()

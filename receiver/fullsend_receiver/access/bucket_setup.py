@@ -28,7 +28,8 @@ def make(place: BucketPlace, settings: BucketSettings, *, adopt: bool) -> tuple[
 
     bucket, home = reach(place, settings), home_of(settings)
     if not adopt:
-        made, made_id = make_bucket_store(bucket, home, _furnish)
+        above = (reach(each, settings) for each in place.above())
+        made, made_id = make_bucket_store(bucket, home, _furnish, above=above)
         _publish(made)  # of two that began at the same time, this one has won
         return made, made_id
     store_id = read_id(bucket)

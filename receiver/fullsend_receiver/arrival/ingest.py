@@ -16,31 +16,27 @@ from fullsend_protocol.shared.errors import ChunkError, DamagedStream, Unsupport
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.chunks import Cutter, SegmentHash
 from fullsend_protocol.stream.facts import Facts
-from fullsend_protocol.stream.records import Walker, WalkerState
+from fullsend_protocol.stream.records import Walker
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_protocol.wire.messages import Finish
 from fullsend_receiver.store.api import Upload
-from fullsend_receiver.store.journal import Batch, Standing, Written
+from fullsend_receiver.store.journal import Batch, Standing
+from fullsend_receiver.store.pending import ChunkEnd, PendingChunks
 from fullsend_receiver.store.seekable import CHUNKS_MAX, IndexEntry
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedChunk:
-    """A chunk that may be written: its `frame`, what the index says of it, and the stream's state behind it: the
-    walker's, and how many BEGIN records and embedded spill blocks it has.
-    """
+    """A chunk that may be written: its `frame`, and what its journal needs of it."""
 
     frame: bytes | memoryview
-    written: Written
-    state: WalkerState
-    begins: int
-    embedded_spills: int
+    end: ChunkEnd
 
 
 class Ingest:
     """The state of one arriving stream. One thread at a time may call `check`, and one the other methods.
 
-    `chunks`: how many are written; `unsynced`: bytes of frames written since the last batch was taken.
+    `chunks`: how many are written.
     """
 
     def __init__(self, partial: Upload, standing: Standing | None = None) -> None:
@@ -50,23 +46,23 @@ class Ingest:
             Walker() if standing is None else Walker.resume(standing.walker, standing.begins, standing.embedded_spills)
         )
         self.chunks = self._checked = standing.chunks if standing else 0
-        self.unsynced = 0
         self.resumptions = list(standing.resumptions) if standing else []
         self._cutter = Cutter(self.walker)
         self._may_follow = True  # the last chunk ended where another may begin
         self._segments = list(standing.segments) if standing else []  # without the one that is being hashed
         self._segment: SegmentHash | None = None
-        self._pending: list[Written] = []
-        # How many of them are in batches.
-        self._begins, self._spills = len(self.walker.begins), len(self.walker.embedded_spills)
-        # As of the last written chunk: the walker itself may be further, inside a refused chunk.
-        self._state, self._begun, self._spilt = self.walker.state, self._begins, self._spills
+        self._pending = PendingChunks(self.walker)
         self._known = False  # a substream's BEGIN has arrived, and was checked
 
     @property
     def offset(self) -> int:
         """Raw bytes that have arrived."""
-        return self._state.offset
+        return self._pending.offset
+
+    @property
+    def unsynced(self) -> int:
+        """Bytes of frames written since the last batch was taken."""
+        return self._pending.frame_bytes
 
     def check(self, chunk: Chunk, raw: bytes) -> CheckedChunk:
         """Check the next chunk. `raw`: the decoded frame. Returns: what is to be written, in the same order.
@@ -100,22 +96,13 @@ class Ingest:
             sha256=digest,
         )
         self._checked += 1
-        walker = self.walker
-        return CheckedChunk(
-            chunk.frame,
-            Written(entry, walker.record_start),
-            walker.state,
-            len(walker.begins),
-            len(walker.embedded_spills),
-        )
+        return CheckedChunk(chunk.frame, ChunkEnd.of(entry, self.walker))
 
     def write(self, checked: CheckedChunk) -> None:
         """Write a checked chunk's frame. Raises: OSError; none behind it may be written then."""
         self.partial.append(checked.frame)
-        self._pending.append(checked.written)
+        self._pending.add(checked.end)
         self.chunks += 1
-        self._state, self._begun, self._spilt = checked.state, checked.begins, checked.embedded_spills
-        self.unsynced += len(checked.frame)
 
     def _begin_segment(self, start: int) -> SegmentHash:
         self._segments = self.segments()
@@ -137,18 +124,7 @@ class Ingest:
 
     def batch(self) -> Batch:
         """Return the chunks that have been written since the last batch."""
-        batch = Batch(
-            offset=self.offset,
-            stored=self.partial.size,
-            chunks=tuple(self._pending),
-            walker=self._state,
-            begins=tuple(self.walker.begins[self._begins : self._begun]),
-            embedded_spills=tuple(self.walker.embedded_spills[self._spills : self._spilt]),
-        )
-        self._begins, self._spills = self._begun, self._spilt
-        self._pending.clear()
-        self.unsynced = 0
-        return batch
+        return self._pending.take(self.partial.size)
 
     def segments(self) -> list[Segment]:
         """Return the segments that prove the bytes that have arrived."""

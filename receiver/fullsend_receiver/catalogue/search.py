@@ -60,6 +60,10 @@ class Search(Protocol):
     def orphans(self) -> list[str]:
         """The `.zst` files without manifest, as of the last run, relative to the store."""
 
+    @property
+    def lacking(self) -> frozenset[str] | None:
+        """Files of streams that are missing, or of another length than in their manifests. None: not looked at here."""
+
     def batches(self) -> Iterator[list[str]]:
         """Yield the folders of the last run, in batches that take some milliseconds to examine."""
 
@@ -77,9 +81,14 @@ class Searches:
 
     def of(self, sender: str) -> Search:
         """Return a search that keeps what it finds on shelves."""
-        if self._watcher is None:
-            return ObjectSearch(self._store, sender)
-        return FolderSearch(self._store, sender, Watch(self._watcher))
+        return _search(self._store, sender, None if self._watcher is None else Watch(self._watcher))
+
+
+def _search(store: Store, sender: str, watch: Watch | None) -> Search:
+    """Return a search of a sender's streams. `watch`: what reports changes in folders."""
+    if store.folder is None:
+        return ObjectSearch(store, sender)
+    return FolderSearch(store, sender, watch)
 
 
 def find_streams(store: Store, sender: str, *, thorough: bool = False) -> Found:
@@ -87,12 +96,8 @@ def find_streams(store: Store, sender: str, *, thorough: bool = False) -> Found:
 
     Raises: OSError, StoreError.
     """
-    if store.folder is not None:
-        folders = FolderSearch(store, sender)
-        folders.run()
-        return Found(folders.summaries, folders.orphans, folders.problems)
-    objects = ObjectSearch(store, sender)
+    search = _search(store, sender, watch=None)
     if thorough:
-        objects.distrust()
-    objects.run()
-    return Found(objects.summaries, objects.orphans, objects.problems, objects.lacking)
+        search.distrust()
+    search.run()
+    return Found(search.summaries, search.orphans, search.problems, search.lacking)

@@ -156,6 +156,11 @@ class FolderSearch:
         return self._explained
 
     @property
+    def lacking(self) -> frozenset[str] | None:
+        """See `Search.lacking`: the shelves know."""
+        return None
+
+    @property
     def shelves(self) -> list[Shelf]:
         """See `Search.shelves`: only with a watch."""
         found = (folder.rows for folder in (self._folders or {}).values())

@@ -25,9 +25,10 @@ from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.streams import Catalogue, StoredStream, read_catalogue
 from fullsend_receiver.maintenance.pace import Pace
 from fullsend_receiver.store.api import Replaced, Store, Upload
-from fullsend_receiver.store.journal import Batch, Standing, Written
+from fullsend_receiver.store.journal import Standing
 from fullsend_receiver.store.names import dataset_folder
 from fullsend_receiver.store.opened import Offer, Opened, copy_key
+from fullsend_receiver.store.pending import ChunkEnd, PendingChunks
 from fullsend_receiver.store.playback import DamagedChunk, checked_chunks_of, describe
 from fullsend_receiver.store.seekable import Blob, Place, places
 
@@ -332,16 +333,18 @@ class _Feed:
         self._walker = (
             Walker() if standing is None else Walker.resume(standing.walker, standing.begins, standing.embedded_spills)
         )
-        self.offset = 0 if standing is None else standing.offset
         self.chunks = 0 if standing is None else standing.chunks
         self._cutter = Cutter(self._walker)
         self._segment = SegmentCheck()
         if standing is not None:
             self._segment.lose()  # what is before the place was compared when it was appended
         self._decompressor = Decompressor()
-        self._pending: list[Written] = []
-        self._unsynced = 0
-        self._begins, self._spills = len(self._walker.begins), len(self._walker.embedded_spills)
+        self._pending = PendingChunks(self._walker)
+
+    @property
+    def offset(self) -> int:
+        """Raw bytes that were appended."""
+        return self._pending.offset
 
     def take(self, place: Place, frame: bytes) -> None:
         """Append the next frame. Raises: CopySpoilt, OSError, StoreError."""
@@ -357,30 +360,15 @@ class _Feed:
         self._cutter.next()
         self._cutter.walk_chunk(raw)
         self._upload.append(frame)
-        self._pending.append(Written(entry, self._walker.record_start))
+        self._pending.add(ChunkEnd.of(entry, self._walker))
         self.chunks += 1
-        self.offset += len(raw)
-        self._unsynced += len(frame)
-        if self._unsynced >= _BATCH:
+        if self._pending.frame_bytes >= _BATCH:
             self.sync()
 
     def sync(self) -> None:
         """Make durable what was appended. Raises: OSError, StoreError."""
-        if not self._pending:
-            return
-        walker = self._walker
-        batch = Batch(
-            offset=self.offset,
-            stored=self._upload.size,
-            chunks=tuple(self._pending),
-            walker=walker.state,
-            begins=tuple(walker.begins[self._begins :]),
-            embedded_spills=tuple(walker.embedded_spills[self._spills :]),
-        )
-        self._upload.sync(batch)
-        self._begins, self._spills = len(walker.begins), len(walker.embedded_spills)
-        self._pending.clear()
-        self._unsynced = 0
+        if self._pending:
+            self._upload.sync(self._pending.take(self._upload.size))
 
 
 def _frame(blob: Blob, place: Place) -> bytes:

@@ -18,7 +18,8 @@ from fullsend_protocol.stream.checksums import Piece
 from fullsend_protocol.stream.chunks import Compressor, Cutter, SegmentHash
 from fullsend_protocol.stream.facts import Facts
 from fullsend_protocol.stream.records import Walker
-from fullsend_receiver.store.journal import Batch, Written
+from fullsend_receiver.store.journal import Batch
+from fullsend_receiver.store.pending import ChunkEnd, PendingChunks
 from fullsend_receiver.store.playback import DamagedChunk, checked_chunks_of
 from fullsend_receiver.store.seekable import Blob, IndexEntry
 
@@ -36,8 +37,7 @@ class Packer:
         self.stored_bytes = 0
         self._compressor = Compressor(level)
         self._hash = SegmentHash(0)
-        self._pending: list[Written] = []
-        self._begins = self._spills = 0  # how many of them are in batches
+        self._pending = PendingChunks(self.walker)
 
     @property
     def raw_bytes(self) -> int:
@@ -68,24 +68,13 @@ class Packer:
             )
             self.chunks += 1
             self.stored_bytes += len(frame)
-            self._pending.append(Written(entry, self.walker.record_start))
+            self._pending.add(ChunkEnd.of(entry, self.walker))
             yield frame, entry
         self.walker.finish()
 
     def batch(self) -> Batch:
         """Return the chunks since the last batch, for the journal. Between two frames only."""
-        walker = self.walker
-        batch = Batch(
-            offset=self.raw_bytes,
-            stored=self.stored_bytes,
-            chunks=tuple(self._pending),
-            walker=walker.state,
-            begins=tuple(walker.begins[self._begins :]),
-            embedded_spills=tuple(walker.embedded_spills[self._spills :]),
-        )
-        self._begins, self._spills = len(walker.begins), len(walker.embedded_spills)
-        self._pending.clear()
-        return batch
+        return self._pending.take(self.stored_bytes)
 
     def conclude(self) -> Facts:
         """Return what the whole stream is. Raises: StreamError."""

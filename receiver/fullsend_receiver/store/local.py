@@ -47,7 +47,7 @@ from fullsend_receiver.store.durable import locked_now, make_folders, replace_fi
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.event_journal import EventJournal
 from fullsend_receiver.store.holds import LocalHold
-from fullsend_receiver.store.layout import Layout
+from fullsend_receiver.store.layout import MARKER, Layout
 from fullsend_receiver.store.mounts import disk_of
 
 if TYPE_CHECKING:
@@ -301,13 +301,17 @@ def make_store(root: Path, furnish: Callable[[LocalStore], None]) -> tuple[Local
     """Make a new store in an empty or missing folder, and missing folders above it. `furnish` adds the contents that
     must exist before the folder counts as a store.
 
-    Returns: the store, and the id in its marker. Raises: UsageError if the folder has contents, StoreError, and what
-    `furnish` raises. After an error only the folder remains.
+    Returns: the store, and the id in its marker. Raises: UsageError if the folder has contents, or is within another
+    store; StoreError, and what `furnish` raises. After an error only the folder remains.
     """
     store = LocalStore(root)
     if store.marker.exists():
         msg = f"{root}: is already a store; take it over with --adopt"
         raise UsageError(msg)
+    for above in root.absolute().parents:
+        if os.path.lexists(above / MARKER):
+            msg = f"{root}: is within the store {above}, which would take it for a sender; choose a folder beside it"
+            raise UsageError(msg)
     try:
         make_folders(root)
         if any(entry.name != "lost+found" for entry in root.iterdir()):

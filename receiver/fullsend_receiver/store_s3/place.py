@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +28,13 @@ class BucketPlace:
     def __str__(self) -> str:  # type: ignore[explicit-override]
         """Return the place as a person writes it."""
         return f"{_SCHEME}{self.bucket}/{self.prefix}".rstrip("/")
+
+    def above(self) -> Iterator[BucketPlace]:
+        """Yield the places that have this one in them, the nearest first: the last is the whole bucket."""
+        prefix = self.prefix
+        while prefix:
+            prefix = prefix.rpartition("/")[0]
+            yield BucketPlace(self.bucket, prefix)
 
 
 def is_bucket_place(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -500,17 +501,25 @@ def _at_once(ask: Callable[[PurePosixPath], _T], files: Collection[PurePosixPath
 
 
 def make_bucket_store(
-    bucket: ProbedBucket, home: Path, furnish: Callable[[BucketStore], None]
+    bucket: ProbedBucket, home: Path, furnish: Callable[[BucketStore], None], *, above: Iterable[Bucket] = ()
 ) -> tuple[BucketStore, str]:
     """Make a new store below a prefix that has no object. `home`: a folder that does not exist; `furnish` adds the
-    contents that must exist before the prefix counts as a store.
+    contents that must exist before the prefix counts as a store; `above`: the same bucket, below the prefixes above.
 
-    Returns: the store, and the id in its marker. Raises: UsageError if there are objects, or the folder exists;
-    StoreError, and what `furnish` raises. After an error `home` does not exist.
+    Returns: the store, and the id in its marker. Raises: UsageError if there are objects, or the prefix is within
+    another store, or the folder exists; StoreError, and what `furnish` raises. After an error `home` does not exist.
     """
     if bucket.get(keys.MARKER) is not None:
         msg = f"{bucket.where}: is already a store; take it over with --adopt"
         raise UsageError(msg)
+    for each in above:
+        with contextlib.suppress(BucketError):  # the rights may end at the prefix
+            if each.get(keys.MARKER) is not None:
+                msg = (
+                    f"{bucket.where}: is within the store {each.where}, which would take it for a sender; choose a"
+                    " prefix beside it"
+                )
+                raise UsageError(msg)
     # What an earlier `init` has left that did not come to its end is in its state.
     if any(not each.key.startswith(keys.STATE) for each in bucket.entries("")):
         msg = f"{bucket.where}: not empty and not a store; choose another prefix"

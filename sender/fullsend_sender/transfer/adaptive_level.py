@@ -7,7 +7,7 @@ A transfer waits for one stage at a time (shared/stages.py). What it waited for 
     for another stage most       up to level 3 again, if the threads can keep up; not above it
 
 A chunk that does not compress gets LIGHT. Levels below 3 are compared with level 3 on whole chunks, before they are
-used and now and then afterwards. One that would store more than MORE_BYTES is not used any longer.
+used and now and then afterwards. One that would store more than MORE_BYTES is not used.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LADDER: Final = tuple(_COSTS)
 #: Stored bytes, as a multiple of those of level 3, that a lower level may cost. The promise is 1.10; samples are few.
 MORE_BYTES: Final = 1.09
 #: Chunks that tell which stage limits, and the seconds they take at least.
-_WINDOW: Final = 4
+_WINDOW: Final = 8
 _WINDOW_SECONDS: Final = 0.02
 #: If the threads are fast enough, a frame is ready whenever the wire wants one. From this share of the time on that it
 #: waits for a frame, compression limits.
@@ -258,8 +258,14 @@ class AdaptiveLevel:
         """Return the places of the levels at which a chunk is compressed too, so that levels below 3 are judged.
         `place`: that of the chunk's own level; `number`: how many chunks it was used for, with this one.
         """
-        own = place < self._usual and (number % _SAMPLE_EVERY == 0 or not self._rungs[place].judged)
-        others = {at for at in range(self._usual) if self._wanted is not None and not self._rungs[at].judged}
+        again = number % _SAMPLE_EVERY == 0
+        own = place < self._usual and (again or not self._rungs[place].judged)
+        others = {
+            at
+            for at, each in enumerate(self._rungs[: self._usual])
+            # The stream may become another one behind what was judged.
+            if (self._wanted is not None and not each.judged) or (again and each.too_large)
+        }
         return ({*others, self._usual} if own or others else set()) - {place}
 
     def _compare(self, sizes: Mapping[int, float]) -> None:

@@ -39,6 +39,18 @@ def test_store_gets_a_key_that_stays_on_this_host(bucket: MemoryBucket, tmp_path
     assert len(store_id) == 32
 
 
+def test_no_store_is_made_within_another_one(
+    bucket: MemoryBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = MemoryBucket()
+    buckets = {PLACE: bucket, BucketPlace("backups", "zfs/two"): below, BucketPlace("backups", ""): MemoryBucket()}
+    monkeypatch.setattr(bucket_setup, "reach", lambda place, _settings: buckets[place])
+    bucket_setup.make(PLACE, settings(tmp_path / "one"), adopt=False)
+    with pytest.raises(UsageError, match="is within the store s3://memory"):
+        bucket_setup.make(BucketPlace("backups", "zfs/two"), settings(tmp_path / "two"), adopt=False)
+    assert not below.objects
+
+
 def test_other_host_takes_the_same_key(bucket: MemoryBucket, tmp_path: Path) -> None:
     first, store_id = bucket_setup.make(PLACE, settings(tmp_path / "one"), adopt=False)
     with pytest.raises(UsageError, match=r"copy key\.pem and certificate\.pem into it"):

@@ -44,6 +44,13 @@ def test_a_store_is_not_made_twice(tmp_path: Path) -> None:
     assert read_id(tmp_path / "store") == store_id
 
 
+def test_a_store_is_not_made_within_another_one(tmp_path: Path) -> None:
+    make_store(tmp_path / "outer", _nothing)
+    with pytest.raises(UsageError, match=r"is within the store \S+/outer, which would take it for a sender"):
+        make_store(tmp_path / "outer" / "a" / "inner", _nothing)
+    assert not (tmp_path / "outer" / "a").exists()
+
+
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letters").write_text("dear", encoding="ascii")
     with pytest.raises(UsageError, match="not empty and not a store"):

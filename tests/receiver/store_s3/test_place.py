@@ -23,6 +23,14 @@ def test_place_is_read_and_written(text: str, bucket: str, prefix: str) -> None:
     assert parse_place(str(place)) == place
 
 
+def test_places_above_one_end_with_the_whole_bucket() -> None:
+    assert [str(each) for each in parse_place("s3://backups/zfs/of-2026").above()] == [
+        "s3://backups/zfs",
+        "s3://backups",
+    ]
+    assert not list(parse_place("s3://backups").above())
+
+
 @pytest.mark.parametrize("text", ["", "/srv/backups", "s3:/backups", "S3://backups", "./s3://backups"])
 def test_folder_is_no_place_in_a_bucket(text: str) -> None:
     assert not is_bucket_place(text)

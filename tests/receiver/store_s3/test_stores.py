@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from tests.receiver.buckets import FILE, KEY, MemoryBucket, content, names, store_in, store_raw
@@ -15,7 +15,7 @@ from fullsend_receiver.store.api import ObjectInfo, Replaced, Stamp
 from fullsend_receiver.store.errors import ManifestError, StoreError, StoreMissing
 from fullsend_receiver.store.names import hash_line
 from fullsend_receiver.store_s3 import keys, manifests
-from fullsend_receiver.store_s3.bucket import BucketBusy, BucketObject, Fetched
+from fullsend_receiver.store_s3.bucket import BucketBusy, BucketError, BucketObject, Fetched
 from fullsend_receiver.store_s3.stores import BucketStore, make_bucket_store, open_bucket_store, read_id
 
 if TYPE_CHECKING:
@@ -45,6 +45,23 @@ def test_store_is_made_once_in_an_empty_place(bucket: MemoryBucket, tmp_path: Pa
         make_bucket_store(bucket, home, nothing)
     with pytest.raises(StoreMissing, match="it has the key of this host"):
         open_bucket_store(bucket, tmp_path / "other", store_id)
+
+
+def test_store_is_not_made_within_another_one(bucket: MemoryBucket, tmp_path: Path) -> None:
+    class Hidden(MemoryBucket):
+        """The rights end below it."""
+
+        def get(self, key: str) -> NoReturn:  # type: ignore[explicit-override]
+            msg = f"{key}: access denied"
+            raise BucketError(msg)
+
+    outer = MemoryBucket()
+    make_bucket_store(outer, tmp_path / "outer", nothing)
+    with pytest.raises(UsageError, match="is within the store s3://memory, which would take it for a sender"):
+        make_bucket_store(bucket, tmp_path / "inner", nothing, above=[Hidden(), MemoryBucket(), outer])
+    assert not (tmp_path / "inner").exists()
+    assert not bucket.objects
+    make_bucket_store(bucket, tmp_path / "inner", nothing, above=[Hidden(), MemoryBucket()])
 
 
 def test_store_is_made_in_no_place_that_has_something(bucket: MemoryBucket, tmp_path: Path) -> None:

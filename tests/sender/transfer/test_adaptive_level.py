@@ -201,6 +201,16 @@ def test_a_level_is_left_if_what_follows_stores_too_much() -> None:
     assert chosen == sorted(chosen, key=LADDER.index)
 
 
+def test_a_level_is_used_if_what_follows_stores_less() -> None:
+    """What stored too much may have been a part of the stream alone."""
+    chooser = AdaptiveLevel(dict.fromkeys(LADDER, 1))
+    judge(chooser, 2.0, 2.0)
+    chooser.used[LEVEL_DEFAULT] = 100
+    chosen = limited_by_compression(chooser, b"line\n" * 100_000, 60)
+    assert set(chosen) == {LEVEL_DEFAULT, 1}
+    assert 28 <= chosen.count(LEVEL_DEFAULT) < 40
+
+
 def judge(chooser: AdaptiveLevel, *ratios: float) -> None:
     """Have it know of the levels below 3 what they store, as multiples of what level 3 does."""
     for place, ratio in enumerate(ratios):
