@@ -1,6 +1,6 @@
 """`make bench`: compares fullsend with what it replaces, in one run on the same data; prints tables, draws charts.
 
-The parts named in `_OPT_IN` run only where they are asked for: all others together should take twenty minutes at most.
+The parts named in `_OPT_IN` run only where they are asked for: all others together should take half an hour at most.
 """
 
 from __future__ import annotations

@@ -512,11 +512,11 @@ def make_bucket_store(
     if bucket.get(keys.MARKER) is not None:
         msg = f"{bucket.where}: is already a store; take it over with --adopt"
         raise UsageError(msg)
-    for each in above:
+    for outer in above:
         with contextlib.suppress(BucketError):  # the rights may end at the prefix
-            if each.get(keys.MARKER) is not None:
+            if outer.get(keys.MARKER) is not None:
                 msg = (
-                    f"{bucket.where}: is within the store {each.where}, which would take it for a sender; choose a"
+                    f"{bucket.where}: is within the store {outer.where}, which would take it for a sender; choose a"
                     " prefix beside it"
                 )
                 raise UsageError(msg)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tests import streams
 
-from fullsend_protocol.stream.records import Walker
+from fullsend_protocol.stream.records import Begin, EmbeddedSpill, Walker
 from fullsend_receiver.store.pending import ChunkEnd, PendingChunks
 from fullsend_receiver.store.seekable import IndexEntry
 
@@ -31,7 +31,8 @@ def test_each_batch_has_what_came_since_the_one_before() -> None:
     walker = Walker()
     pending = PendingChunks(walker)
     assert not pending
-    begins, spills = [], []
+    begins: list[Begin] = []
+    spills: list[EmbeddedSpill] = []
     for end in CUTS:
         pending.add(step(walker, end))
         assert pending

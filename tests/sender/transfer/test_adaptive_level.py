@@ -181,7 +181,7 @@ def test_the_lowest_level_is_used_if_it_does_not_store_too_much() -> None:
     chosen = limited_by_compression(AdaptiveLevel(dict.fromkeys(LADDER, 1)), raw, 30)
     assert chosen == sorted(chosen, reverse=True, key=LADDER.index)
     assert set(chosen) == {LEVEL_DEFAULT, 1}
-    assert chosen.count(LEVEL_DEFAULT) < 10
+    assert chosen.count(LEVEL_DEFAULT) < 14  # a window, and two chunks that are compared
 
 
 def test_it_stops_at_the_last_level_that_does_not_store_too_much() -> None:
@@ -208,7 +208,7 @@ def test_a_level_is_used_if_what_follows_stores_less() -> None:
     chooser.used[LEVEL_DEFAULT] = 100
     chosen = limited_by_compression(chooser, b"line\n" * 100_000, 60)
     assert set(chosen) == {LEVEL_DEFAULT, 1}
-    assert 28 <= chosen.count(LEVEL_DEFAULT) < 40
+    assert 28 <= chosen.count(LEVEL_DEFAULT) < 44
 
 
 def judge(chooser: AdaptiveLevel, *ratios: float) -> None:
