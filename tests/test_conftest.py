@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.slow
 def test_a_test_that_ends_its_worker_ends_the_run_and_is_named(tmp_path: Path) -> None:
     """A test at its time limit does. The run must not wait for ever."""
     (tmp_path / "test_small.py").write_text(

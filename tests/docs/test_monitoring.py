@@ -62,6 +62,7 @@ def test_promtool_accepts_the_rules() -> None:
     assert f"SUCCESS: {len(alerts())} rules found" in ran.stdout
 
 
+@pytest.mark.slow
 def test_each_alert_fires_where_it_must_and_not_where_it_must_not() -> None:
     ran = promtool("test", "rules", *sorted(each.name for each in FOLDER.glob("*_test.yml")), folder=FOLDER)
     assert ran.returncode == 0, ran.stdout + ran.stderr
@@ -74,6 +75,7 @@ def test_each_alert_has_a_case_of_either_kind() -> None:
     assert {name for name, none in cases if not none} == set(alerts())
 
 
+@pytest.mark.slow
 def test_promtool_notices_a_rule_that_does_not_fire(tmp_path: Path) -> None:
     (tmp_path / "alerts.yml").write_text(RULES.replace("> 900", "> 90000"), encoding="utf-8")
     (tmp_path / "alerts_test.yml").write_text(CASES, encoding="utf-8")

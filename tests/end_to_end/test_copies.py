@@ -91,6 +91,7 @@ def copies(tmp_path: Path) -> Copies:
     return Copies(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_daemon_copies_on_its_schedule_and_says_when_it_cannot(copies: Copies) -> None:
     first = copies.push()
     receiver, other = copies.receiver, copies.other

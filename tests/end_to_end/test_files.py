@@ -37,6 +37,7 @@ def both(receiver: Receiver, sender: Sender, *arguments: str) -> bytes:
     return there
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("stored")
 def test_lists_are_those_of_the_storage_host(receiver: Receiver, sender: Sender) -> None:
     # The daemon, and what it starts, are processes; the commands need not be, which is faster.
@@ -182,6 +183,7 @@ def test_differences_and_versions_are_those_of_the_storage_host(receiver: Receiv
         assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (1, b"", 1), command
 
 
+@pytest.mark.slow
 def test_what_is_not_proven_fails(receiver: Receiver, sender: Sender, stored: list[Path]) -> None:
     good(sender.fullsend("ls", WHAT))  # which makes the index
     data = bytearray(stored[0].read_bytes())

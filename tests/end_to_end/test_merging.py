@@ -10,6 +10,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+import pytest
 from tests.chains import named as chain_named
 from tests.programs import Receiver, Sender, good, started, wait_for
 
@@ -41,6 +42,7 @@ def kept(tmp_path: Path) -> tuple[Receiver, Sender]:
     return receiver, sender
 
 
+@pytest.mark.slow
 def test_the_daemon_merges_after_its_prune(tmp_path: Path) -> None:
     receiver, sender = kept(tmp_path)
     with started(receiver):
@@ -56,6 +58,7 @@ def test_the_daemon_merges_after_its_prune(tmp_path: Path) -> None:
     assert "merges: " not in receiver.log.read_text()
 
 
+@pytest.mark.slow
 def test_a_merge_that_is_killed_leaves_what_was_there(tmp_path: Path) -> None:
     receiver, sender = kept(tmp_path)
     config = receiver.folder / "receiver.toml"

@@ -66,6 +66,7 @@ def has_line(picture: Picture) -> bool:
     return bool(LINE.search(picture.text))
 
 
+@pytest.mark.slow
 def test_verify_on_the_storage_host(receiver: Receiver) -> None:
     with terminal("fullsend_receiver", "verify", env=receiver.env, program=SLOW_READS) as shown:
         picture = shown.see(has_line, "the line")
@@ -87,6 +88,7 @@ def test_in_a_pipe_there_is_no_line(receiver: Receiver) -> None:
     assert b"\r" not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_verify_is_seen_in_top(receiver: Receiver, tmp_path: Path) -> None:
     def activities() -> list[tuple[str, str]]:
         found = json.loads(good(receiver.fullsendd("top", "--json", "--once")))["transfers"]
@@ -102,6 +104,7 @@ def test_verify_is_seen_in_top(receiver: Receiver, tmp_path: Path) -> None:
     wait_for(lambda: not activities())
 
 
+@pytest.mark.slow
 def test_verify_on_the_zfs_host(tmp_path: Path) -> None:
     receiver, sender = Receiver(tmp_path / "receiver"), Sender(tmp_path / "sender")
     receiver.init()

@@ -83,6 +83,7 @@ def looks(module: str, env: dict[str, str]) -> Callable[[], list[dict[str, Any]]
     return look
 
 
+@pytest.mark.slow
 def test_a_push_that_is_throttled_waits_for_the_wire_on_both_sides(receiver: Receiver, sender: Sender) -> None:
     there, here = looks("fullsend_receiver", receiver.env), looks("fullsend_sender", sender.env)
     with pushing(sender, "--bwlimit", "2M"):
@@ -111,6 +112,7 @@ sys.exit(main(["serve"]))
 SLOW_WRITES = SLOW_DISK.replace("sync", "append").replace("sleep(2)", "sleep(0.5)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("disk", [SLOW_DISK, SLOW_WRITES])
 def test_a_slow_disk_is_the_disk_there_and_the_receiver_here(tmp_path: Path, disk: str) -> None:
     receiver, sender = Receiver(tmp_path / "receiver"), Sender(tmp_path / "sender")
@@ -124,6 +126,7 @@ def test_a_slow_disk_is_the_disk_there_and_the_receiver_here(tmp_path: Path, dis
         wait_for(lambda: not there())
 
 
+@pytest.mark.slow
 def test_the_screen(receiver: Receiver, sender: Sender) -> None:
     with (
         pushing(sender, "--bwlimit", "2M"),
@@ -218,6 +221,7 @@ def test_a_daemon_that_comes_back_is_asked_again(tmp_path: Path) -> None:
             receiver.stop()
 
 
+@pytest.mark.slow
 def test_a_restore_is_seen_on_both_sides(receiver: Receiver, sender: Sender) -> None:
     raw = streams.substream(*(streams.write(1, at << 20, os.urandom(1 << 20)) for at in range(64)), name=BIG)
     sender.push("--stdin", stdin=raw)

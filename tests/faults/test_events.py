@@ -102,6 +102,7 @@ def faulty(tmp_path: Path) -> Iterator[tuple[Receiver, FaultyDisk]]:
         receiver.stop(signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["full", "stuck"])
 def test_a_disk_that_takes_no_event_stops_no_push(faulty: tuple[Receiver, FaultyDisk], how: str) -> None:
     receiver, disk = faulty

@@ -964,6 +964,7 @@ def test_silence_is_ended_by_name(moments: list[tuple[Moment, bytes]], expected:
         assert impatient.partials() != []
 
 
+@pytest.mark.slow
 def test_heartbeats_are_no_silence(impatient: Receiver) -> None:
     with impatient.peer() as peer:
         for _ in range(6):  # four in that time: longer than silence may be
@@ -1009,6 +1010,7 @@ def test_a_greeting_byte_by_byte_is_bounded_in_all(impatient: Receiver) -> None:
         assert dribble(peer.sock, said) < len(said)
 
 
+@pytest.mark.slow
 def test_a_peer_that_never_reads_is_held_back_and_ended(tmp_path: Path) -> None:
     """What it does not read of a long answer is read from the disk no faster than it reads."""
     noise = hashlib.shake_256(b"noise").digest(96 * MIB)

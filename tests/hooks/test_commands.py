@@ -67,6 +67,7 @@ def test_a_hook_that_fails_says_how(tmp_path: Path) -> None:
         run_hook(["a\0b"], FACTS, time_limit=LONG)
 
 
+@pytest.mark.slow
 def test_a_hook_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path) -> None:
     body = (
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"

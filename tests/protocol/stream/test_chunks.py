@@ -225,6 +225,7 @@ def small_streams(draw: st.DrawFn) -> bytes:
     return raw
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(small_streams(), st.integers(1, 3000), st.integers(1, 3000), st.data())
 def test_any_stream_is_cut_by_the_sentence_however_it_comes(

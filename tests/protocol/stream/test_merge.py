@@ -150,6 +150,7 @@ def test_properties_that_name_a_base_are_refused() -> None:
 # --- damage ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_wrong_byte_in_a_payload_stays_visible() -> None:
     """Trap 1 of docs/merge.md: what is passed on must not get a right checksum."""
     chain = chain_named("t1-plain")
@@ -494,6 +495,7 @@ def histories(draw: st.DrawFn) -> tuple[list[Model], list[dict[int, int]]]:
     return states, writes
 
 
+@pytest.mark.slow
 @given(histories())
 def test_made_up_chains(history: tuple[list[Model], list[dict[int, int]]]) -> None:
     """A merged full is the genuine one. A merged increment, received, leaves what the genuine ones leave."""

@@ -412,6 +412,7 @@ def test_payload_that_nobody_reads_is_not_kept() -> None:
     assert begin.payload == b""
 
 
+@pytest.mark.slow
 def test_memory_for_begin_records_is_bounded_in_all_not_only_each() -> None:
     payload = streams.native({"redact_snaps": tuple(range(1 << 17))})  # 1 MiB
     raw = streams.begin(features=[Feature.REDACTED], payload=payload) + streams.end()

@@ -478,6 +478,7 @@ def test_memory_is_bounded_for_chunks_as_large_as_may_be_and_is_given_back(measu
     assert measured.peak <= MEMORY + MEMORY_PER_STREAM
 
 
+@pytest.mark.slow
 def test_memory_is_bounded_for_many_streams_at_once(measured: Receiver) -> None:
     count = 6
     sent = [chunks(large_pieces(1, f"tank/many-{number}@now")) for number in range(count)]
@@ -678,6 +679,7 @@ def write_until_nothing_is_taken(peer: Peer, rest: memoryview) -> memoryview:
     return rest
 
 
+@pytest.mark.slow
 def test_a_slow_disk_holds_the_sender_back_not_the_memory(tmp_path: Path) -> None:
     pieces = pieces_of(40)
     with on_faulty_disk(tmp_path, pure=True) as (receiver, disk), receiver.peer() as peer:
@@ -694,6 +696,7 @@ def test_a_slow_disk_holds_the_sender_back_not_the_memory(tmp_path: Path) -> Non
         assert receiver.peak <= MEMORY + MEMORY_PER_STREAM
 
 
+@pytest.mark.slow
 def test_what_waits_to_become_durable_is_bounded_whatever_the_sender_sends(tmp_path: Path) -> None:
     """This sender ignores its window. In a bucket these bytes would be in memory."""
     pieces = pieces_of(40)
@@ -1106,6 +1109,7 @@ def test_a_stream_cut_before_it_was_accepted_leaves_nothing(tmp_path: Path) -> N
         assert receiver.partials() == []
 
 
+@pytest.mark.slow
 def test_a_bug_costs_one_connection_and_leaves_its_traceback(tmp_path: Path) -> None:
     receiver = Receiver(tmp_path / "receiver")
     receiver.init()

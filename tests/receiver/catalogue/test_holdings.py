@@ -76,6 +76,7 @@ def check(store: LocalStore, found: Holdings) -> None:
     assert found.last_sequence == max((each.summary.sequence or 0 for each in right.streams), default=0)
 
 
+@pytest.mark.slow
 @given(
     st.lists(
         st.tuples(

@@ -560,6 +560,7 @@ def test_a_connection_that_arrives_as_the_daemon_stops_is_not_left_open(
     assert lost == []
 
 
+@pytest.mark.slow
 def test_a_verify_under_way_holds_nothing_up(tmp_path: Path) -> None:
     """It may have hours to go; here it is a gigabyte of zeros."""
     receiver = Receiver(tmp_path / "receiver")

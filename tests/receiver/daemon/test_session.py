@@ -468,6 +468,7 @@ def test_check_tells_of_what_is_wrong_with_ones_own_streams_alone(receiver: Rece
         assert problem.startswith(f"{file}.json: cannot be read: ")
 
 
+@pytest.mark.slow
 def test_a_verify_that_nobody_waits_for_stops(receiver: Receiver) -> None:
     """One stream is checked at a time; the next in line must not wait for what nobody wants to know any more."""
     long = long_stream(40)

@@ -89,6 +89,7 @@ def begun(source: SnapshotSource) -> str:
         return reader.name.rpartition(", ")[2]
 
 
+@pytest.mark.slow
 def test_a_snapshot_of_a_package(tmp_path: Path) -> None:
     path = load.HERE / "tree-R.zfs.zst"
     names = [each["toname"] for each in load.STREAMS["tree-R"]["begins"][1:]]

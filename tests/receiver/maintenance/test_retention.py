@@ -445,6 +445,7 @@ def test_the_floors_hold(world: World) -> None:
             assert {each.path for each in history} <= kept
 
 
+@pytest.mark.slow
 @given(worlds())
 def test_the_plan_after_any_deletion_is_the_rest_of_the_plan(world: World) -> None:
     planned = world.plan()
@@ -528,6 +529,7 @@ def _period_of(at: str, period: Period) -> str:
     return at[: {"yearly": 4, "monthly": 7, "daily": 10, "hourly": 13}[period]]
 
 
+@pytest.mark.slow
 @given(worlds(), st.data(), st.sampled_from(PERIODS), st.integers(1, 3))
 def test_a_later_push_replaces_nothing(world: World, data: st.DataObject, period: Period, count: int) -> None:
     """Of the snapshots that a rule keeps, later pushes move out as many of the oldest as they begin periods after them,
@@ -546,6 +548,7 @@ def test_a_later_push_replaces_nothing(world: World, data: st.DataObject, period
             assert {each.path for each in good if each.guid in stay} == kept & {each.path for each in good}
 
 
+@pytest.mark.slow
 @given(worlds(), st.data(), policies())
 def test_what_one_night_can_push_out_is_bounded(world: World, data: st.DataObject, policy: Policy) -> None:
     """The bound of docs/retention.md, whatever a sender pushes in a night: branches, copies, orphans, new names."""

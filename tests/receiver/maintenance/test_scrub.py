@@ -102,6 +102,7 @@ def test_whole_stream_hash_is_computed_where_the_manifest_has_none(store: LocalS
 # --- damage to the file -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_any_wrong_byte_of_a_file_is_found_and_named(store: LocalStore, small: PurePosixPath) -> None:
     path = store.root / small
     content = path.read_bytes()

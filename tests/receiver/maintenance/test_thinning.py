@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given
 from tests.receiver.histories import DAY, START, World, restorable, stream, worlds
 
@@ -227,6 +228,7 @@ def test_whatever_is_merged_what_is_kept_can_be_restored(world: World) -> None:
     check_merges(world, ALWAYS)
 
 
+@pytest.mark.slow
 @given(world=worlds())
 def test_merging_changes_no_decision_about_what_goes(world: World) -> None:
     assert [each.stream for each in world.plan().drops] == [each.stream for each in world.plan(ALWAYS).drops]

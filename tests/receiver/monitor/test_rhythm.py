@@ -69,6 +69,7 @@ REGULAR: Final = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sender", "longest"), REGULAR)
 @settings(max_examples=20)
 @given(data=st.data())

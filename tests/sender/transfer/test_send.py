@@ -520,6 +520,7 @@ async def test_a_stream_that_fails_while_the_wire_is_away(sending: Sending, rece
     assert told == [messages.Stop(reason="`zfs send` failed (exit 1): I/O error", keep=True)]
 
 
+@pytest.mark.slow
 async def test_a_producer_that_waits_while_the_wire_is_away(sending: Sending, receiver_identity: Identity) -> None:
     """More than is ever in flight: nothing of it is lost, and memory has bounds."""
     block = streams.write(7, 0, bytes(1 << 20))
