@@ -46,10 +46,10 @@ _PATIENCE: Final = 600.0
 #: The receiver's, with nothing arriving; and until it has answered its first question.
 _IDLE: Final = 64
 _START: Final = 2.0
-#: How long the daemon takes nothing for a time from which on it is idle, and how long that may take.
+#: The daemon is idle once it has taken no processor time for so many seconds. It must be, within so many.
 _QUIET: Final = 3.0
 _QUIET_WITHIN: Final = 120.0
-#: From so many seconds after a change on the catalogue keeps what it has read.
+#: Seconds after which a file that was written is settled: the catalogue keeps what it has read of it.
 _SETTLED: Final = 4.0
 #: Processor time of a plan, and its policy.
 _PLAN: Final = 10.0

@@ -22,7 +22,7 @@ from fullsend_receiver.access import bucket_setup, config, identity
 from fullsend_receiver.access.config import BucketSettings
 from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.durable import make_folders, replace_file
-from fullsend_receiver.store.local import LocalStore, make_store
+from fullsend_receiver.store.local import LocalStore, make_store, require_outside
 from fullsend_receiver.store.marker import read_id
 from fullsend_receiver.store_s3.place import BucketPlace
 
@@ -76,6 +76,8 @@ def init(plan: InitOptions) -> str:
         msg = f"{plan.config}: exists already; it would be overwritten"
         raise UsageError(msg)
     root = plan.folder
+    if isinstance(plan.store, Path) and not plan.adopt:
+        require_outside(root)
     config.parse(_render(plan, "none"), "--listen, --advertise")  # raises now if nothing could read it later
     _make_config_folder(plan.config.absolute().parent, for_all=owner is not None)
     if owner is not None and not plan.adopt:

@@ -197,7 +197,7 @@ def _template(name: str, snapshot: str, guid: str, base_guid: str | None) -> str
     """Return a name with marks for what the manifest has as well; unchanged if that cannot be reversed."""
     one, other = f"{int(guid):016x}", f"{int(base_guid or 0):016x}"
     short = name.replace(one, _GUID_MARK).replace(other, _BASE_MARK).replace(snapshot, _SNAPSHOT_MARK)
-    if snapshot and name.isprintable():  # so it has no marks of its own, and each is replaced by what it stands for
+    if snapshot and name.isprintable() and snapshot.isprintable():  # neither has marks of its own
         return short
     again = short.replace(_GUID_MARK, one).replace(_BASE_MARK, other).replace(_SNAPSHOT_MARK, snapshot)
     return short if again == name and not short.startswith(_PLAIN) else _PLAIN + name

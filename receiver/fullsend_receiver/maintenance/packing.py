@@ -73,7 +73,7 @@ class Packer:
         self.walker.finish()
 
     def batch(self) -> Batch:
-        """Return the chunks since the last batch, for the journal. Between two frames only."""
+        """Return the chunks since the last batch, for the journal."""
         return self._pending.take(self.stored_bytes)
 
     def conclude(self) -> Facts:

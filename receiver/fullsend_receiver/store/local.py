@@ -297,6 +297,14 @@ class LocalStore(Layout):
         return removals.empty_trash(self, old)
 
 
+def require_outside(root: Path) -> None:
+    """Raises: UsageError if a folder is, or would be, within a store."""
+    for above in root.resolve().parents:
+        if os.path.lexists(above / MARKER):
+            msg = f"{root}: is within the store {above}, which would take it for a sender; choose a folder beside it"
+            raise UsageError(msg)
+
+
 def make_store(root: Path, furnish: Callable[[LocalStore], None]) -> tuple[LocalStore, str]:
     """Make a new store in an empty or missing folder, and missing folders above it. `furnish` adds the contents that
     must exist before the folder counts as a store.
@@ -308,10 +316,7 @@ def make_store(root: Path, furnish: Callable[[LocalStore], None]) -> tuple[Local
     if store.marker.exists():
         msg = f"{root}: is already a store; take it over with --adopt"
         raise UsageError(msg)
-    for above in root.absolute().parents:
-        if os.path.lexists(above / MARKER):
-            msg = f"{root}: is within the store {above}, which would take it for a sender; choose a folder beside it"
-            raise UsageError(msg)
+    require_outside(root)
     try:
         make_folders(root)
         if any(entry.name != "lost+found" for entry in root.iterdir()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import logging
@@ -54,7 +53,7 @@ from fullsend_receiver.store_s3 import (
     versions,
 )
 from fullsend_receiver.store_s3.blob import BucketBlob
-from fullsend_receiver.store_s3.bucket import Bucket, BucketError
+from fullsend_receiver.store_s3.bucket import Bucket, BucketBusy, BucketError
 from fullsend_receiver.store_s3.documents import BucketDocuments
 from fullsend_receiver.store_s3.faults import as_disk_errors
 from fullsend_receiver.store_s3.holds import BucketHold, held
@@ -513,13 +512,12 @@ def make_bucket_store(
         msg = f"{bucket.where}: is already a store; take it over with --adopt"
         raise UsageError(msg)
     for outer in above:
-        with contextlib.suppress(BucketError):  # the rights may end at the prefix
-            if outer.get(keys.MARKER) is not None:
-                msg = (
-                    f"{bucket.where}: is within the store {outer.where}, which would take it for a sender; choose a"
-                    " prefix beside it"
-                )
-                raise UsageError(msg)
+        if _is_store(outer):
+            msg = (
+                f"{bucket.where}: is within the store {outer.where}, which would take it for a sender; choose a prefix"
+                " beside it"
+            )
+            raise UsageError(msg)
     # What an earlier `init` has left that did not come to its end is in its state.
     if any(not each.key.startswith(keys.STATE) for each in bucket.entries("")):
         msg = f"{bucket.where}: not empty and not a store; choose another prefix"
@@ -546,6 +544,17 @@ def make_bucket_store(
             shutil.rmtree(home, ignore_errors=True)
         raise
     return store, store_id
+
+
+def _is_store(bucket: Bucket) -> bool:
+    """Whether there is a store. If the rights do not suffice to know, a line in the log says so. Raises: BucketBusy."""
+    try:
+        return bucket.get(keys.MARKER) is not None
+    except BucketBusy:
+        raise
+    except BucketError as error:
+        log.info("%s: whether there is a store cannot be seen: %s", bucket.where, error)
+        return False
 
 
 def _is_made(bucket: Bucket, store_id: str) -> bool:

@@ -6,8 +6,8 @@ A transfer waits for one stage at a time (shared/stages.py). What it waited for 
     for the wire most            a higher level, if the threads can keep up with the wire at it
     for another stage most       up to level 3 again, if the threads can keep up; not above it
 
-A chunk that does not compress gets LIGHT. Levels below 3 are compared with level 3 on whole chunks, before they are
-used and now and then afterwards. One that would store more than MORE_BYTES is not used.
+A chunk that does not compress gets LIGHT, where the level is not below 3. Levels below 3 are compared with level 3 on
+whole chunks, before they are used and now and then afterwards. One that would store more than MORE_BYTES is not used.
 """
 
 from __future__ import annotations
@@ -47,10 +47,14 @@ _FADING: Final = 0.9
 #: Windows during which a level that was too slow is not tried again. Doubled each time, up to the second.
 _PAUSE: Final = 4
 _PAUSE_MAX: Final = 64
-#: One chunk in how many is compressed at level 3 too, and how many make a judgement. Part of a chunk would not do: half
-#: a MiB has few of the matches by which level 3 is better (seen: 1.03 for a level that stores 1.15 times as much).
-_SAMPLE_EVERY: Final = 128
+#: How many chunks are compressed at a level below 3 and at 3 before it is used; which of the first ones at that level;
+#: and then one in how many. Part of a chunk would not do: half a MiB has few of the matches by which level 3 is better
+#: (seen: 1.03 for a level that stores 1.15 times as much).
 _SAMPLES: Final = 2
+_SAMPLED: Final = (16, 64)
+_SAMPLE_EVERY: Final = 128
+#: What an older sample counts: the last two or three decide.
+_SAMPLE_FADING: Final = 0.5
 #: A chunk whose pieces (so many, of so many bytes) zstd cannot make this much smaller does not compress.
 _PIECES: Final = 16
 _PIECE: Final = 4 << 10
@@ -97,7 +101,7 @@ class _Rung:
     def compare(self, found: float, usual: float) -> None:
         """Note a chunk's bytes at this level, and at level 3."""
         self.samples += 1
-        self.sampled, self.usual = _FADING * self.sampled + found, _FADING * self.usual + usual
+        self.sampled, self.usual = _SAMPLE_FADING * self.sampled + found, _SAMPLE_FADING * self.usual + usual
         self.too_large = self.judged and self.sampled > MORE_BYTES * self.usual
 
     def too_slow(self, window: int) -> None:
@@ -177,6 +181,8 @@ class AdaptiveLevel:
         self._wanted = None if self._rungs[place].judged or place >= self._usual else place
         if self._wanted is not None:
             place = min(self._at, self._usual)
+        if place < self._at:
+            self._rungs[self._at].too_slow(self._windows)
         if self._at != place:
             self._at = place
             self._before = None
@@ -194,10 +200,7 @@ class AdaptiveLevel:
         if share > _LIMITS:
             enough = (1 - share) * rung.pace  # with this, what else there is would limit
             fit = (place for place in range(at - 1, -1, -1) if self._rungs[place].pace <= enough)
-            place = self._not_too_large(next(fit, 0))
-            if place < at:
-                rung.too_slow(self._windows)
-            return min(place, at)
+            return min(self._not_too_large(next(fit, 0)), at)
         limit = longest(spent)
         top, reserve = (len(self._rungs) - 1, _RESERVE) if limit == "wire" else (self._usual, _RESERVE_OTHERS)
         best = at
@@ -258,7 +261,7 @@ class AdaptiveLevel:
         """Return the places of the levels at which a chunk is compressed too, so that levels below 3 are judged.
         `place`: that of the chunk's own level; `number`: how many chunks it was used for, with this one.
         """
-        again = number % _SAMPLE_EVERY == 0
+        again = number in _SAMPLED or number % _SAMPLE_EVERY == 0
         own = place < self._usual and (again or not self._rungs[place].judged)
         others = {
             at

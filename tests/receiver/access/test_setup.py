@@ -59,6 +59,17 @@ def test_init_makes_no_store_over_another(plan: InitOptions) -> None:
     assert not other.exists()
 
 
+def test_init_makes_nothing_within_another_store(plan: InitOptions) -> None:
+    """A folder there would be a sender."""
+    setup.init(plan)
+    before = sorted(plan.folder.iterdir())
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    other = replace(plan, config=plan.config.with_name("other.toml"), store=plan.folder / "a" / "inner", user=user)
+    with pytest.raises(UsageError, match="is within the store"):
+        setup.init(other)
+    assert sorted(plan.folder.iterdir()) == before
+
+
 def test_adopt_takes_a_store_over_identity_included(plan: InitOptions, tmp_path: Path) -> None:
     fingerprint = setup.init(plan)
     moved = plan.folder.rename(tmp_path / "moved")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fullsend_protocol.format.manifest import Manifest
 from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, Row, Shelf, Summary
+from fullsend_receiver.store.names import encode_component
 
 GUIDS = st.integers(0, (1 << 64) - 1).map(str)
 #: Names with what stands for something else on a shelf, and that no UTF-8 has.
@@ -45,6 +46,17 @@ def rows(draw: st.DrawFn) -> Row:
     }
     stamp = draw(st.just(NO_STAMP) | st.lists(st.integers(-(1 << 63), (1 << 63) - 1), min_size=4, max_size=4))
     return [*stamp, draw(st.just(usual) | NAMES), *(fields[name] for name in COPIED)]
+
+
+@pytest.mark.parametrize("snapshot", ["\1", "\2", "\3", "a\1b", "\0", "%01"])
+def test_a_snapshot_that_is_a_mark_changes_no_name(snapshot: str) -> None:
+    """Its file has a printable name, in which GUIDs become marks."""
+    values: dict[str, Any] = {"snapshot": snapshot, "guid": "17", "base_guid": "18", "sequence": 1, "stored_bytes": 1}
+    name = f"@{encode_component(snapshot)}.{17:016x}.from.{18:016x}.zfs.zst"
+    assert name.isprintable()
+    row: Row = [*NO_STAMP, name, *(values.get(each, "") for each in COPIED)]
+    (found,) = Shelf.of("alpha/tank/a", [row], None)
+    assert found[NAME] == name
 
 
 @given(st.lists(rows(), max_size=8))

@@ -49,6 +49,16 @@ def test_a_store_is_not_made_within_another_one(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"is within the store \S+/outer, which would take it for a sender"):
         make_store(tmp_path / "outer" / "a" / "inner", _nothing)
     assert not (tmp_path / "outer" / "a").exists()
+    (tmp_path / "link").symlink_to(tmp_path / "outer" / "sub")
+    (tmp_path / "outer" / "sub").mkdir()
+    with pytest.raises(UsageError, match="is within the store"):
+        make_store(tmp_path / "link" / "inner", _nothing)
+
+
+def test_a_store_beside_another_one_may_be_named_from_within_that(tmp_path: Path) -> None:
+    make_store(tmp_path / "outer", _nothing)
+    make_store(tmp_path / "outer" / ".." / "beside", _nothing)
+    assert read_id(tmp_path / "beside")
 
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:

@@ -61,6 +61,13 @@ def test_store_is_not_made_within_another_one(bucket: MemoryBucket, tmp_path: Pa
         make_bucket_store(bucket, tmp_path / "inner", nothing, above=[Hidden(), MemoryBucket(), outer])
     assert not (tmp_path / "inner").exists()
     assert not bucket.objects
+
+    class Busy(MemoryBucket):
+        def get(self, key: str) -> NoReturn:  # type: ignore[explicit-override]
+            raise BucketBusy(key)
+
+    with pytest.raises(BucketBusy):
+        make_bucket_store(bucket, tmp_path / "inner", nothing, above=[Busy()])
     make_bucket_store(bucket, tmp_path / "inner", nothing, above=[Hidden(), MemoryBucket()])
 
 

@@ -14,6 +14,8 @@ from fullsend_sender.transfer.adaptive_level import LADDER, MORE_BYTES, Adaptive
 from fullsend_sender.transfer.memory import compressing
 
 CHUNK = 4 * MIB
+#: Stored bytes of such a chunk, about.
+FRAME = 3 * MIB // 2
 CHUNKS = 256
 #: Chunks between the reading thread and the wire: 24 MiB of raw stream.
 IN_FLIGHT = 6
@@ -195,27 +197,28 @@ def test_a_level_is_left_if_what_follows_stores_too_much() -> None:
     """It is compared again now and then."""
     chooser = AdaptiveLevel(dict.fromkeys(LADDER, 1), start=LIGHT)
     judge(chooser, 2.0, 1.0)
-    chooser.used[LIGHT] = 100
-    chosen = limited_by_compression(chooser, keys_far_apart(4, CHUNK), 60)
+    chosen = limited_by_compression(chooser, keys_far_apart(4, CHUNK), 80)
     assert set(chosen) == {LIGHT, LEVEL_DEFAULT}
     assert chosen == sorted(chosen, key=LADDER.index)
+    assert chosen.count(LIGHT) < 72  # the 16th and the 64th chunk tell
 
 
 def test_a_level_is_used_if_what_follows_stores_less() -> None:
     """What stored too much may have been a part of the stream alone."""
     chooser = AdaptiveLevel(dict.fromkeys(LADDER, 1))
-    judge(chooser, 2.0, 2.0)
-    chooser.used[LEVEL_DEFAULT] = 100
-    chosen = limited_by_compression(chooser, b"line\n" * 100_000, 60)
+    judge(chooser, 1.3, 1.3)
+    raw = random.Random(5).randbytes(FRAME) + b"line\n" * (CHUNK - FRAME)
+    chosen = limited_by_compression(chooser, raw[:CHUNK], 100)
     assert set(chosen) == {LEVEL_DEFAULT, 1}
-    assert 28 <= chosen.count(LEVEL_DEFAULT) < 44
+    assert 64 <= chosen.count(LEVEL_DEFAULT) < 80  # the 16th and the 64th chunk tell
+    assert chosen == sorted(chosen, key=LADDER.index, reverse=True)
 
 
 def judge(chooser: AdaptiveLevel, *ratios: float) -> None:
-    """Have it know of the levels below 3 what they store, as multiples of what level 3 does."""
+    """Have it know of the levels below 3 what they store, as multiples of what level 3 does: from two chunks."""
     for place, ratio in enumerate(ratios):
         for _ in range(2):
-            chooser._rungs[place].compare(ratio, 1.0)
+            chooser._rungs[place].compare(ratio * FRAME, FRAME)
 
 
 def test_no_level_that_stores_too_much_is_used_again() -> None:
