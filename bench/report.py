@@ -107,7 +107,6 @@ class Results:
     rows: dict[str, Row] = field(default_factory=dict)
     budgets: list[Budget] = field(default_factory=list)
     costs: dict[str, Costs] = field(default_factory=dict)  # by kind of data
-    busy_costs: dict[str, Costs] = field(default_factory=dict)  # the same, beside a core that compresses
     tables: list[Table] = field(default_factory=list)
     charts: dict[str, plot.Chart] = field(default_factory=dict)  # by name of the file
     walkers: list[WalkerSpeed] = field(default_factory=list)
@@ -273,9 +272,6 @@ def _stages(results: Results, kind: str, costs: Costs) -> str:
             taken = [[s.seconds for s in stages if (s.end, s.name) == (end, name)] for stages in actions.values()]
             rows.append([f"{end}: {name}", *(f"{seconds[0]:.2f}" if seconds else "" for seconds in taken)])
         rows.append([f"{end}: sum of these", *(f"{costs.sum(action, end):.2f}" for action in actions)])
-        if busy := results.busy_costs.get(kind):
-            name = f"{end}: their sum, beside a core that compresses"
-            rows.append([name, *(f"{busy.sum(action, end):.2f}" for action in actions)])
         found = [results.rows.get(row_key(kind, action)) for action in actions]
         if any(found):
             whole = [row.cpu_per_gib(end) if row else [] for row in found]

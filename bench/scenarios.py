@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from bench.stages import Costs
+
 #: Budgets of memory, in MiB.
 _SENDER_MEMORY: Final = 160
 _RECEIVER_MEMORY: Final = 64
@@ -31,6 +33,7 @@ _RECEIVER_MEMORY_PER_STREAM: Final = 48
 
 #: Whole programs, times the sum of their stages.
 _OVERHEAD: Final = 1.08
+_GIB: Final = 1 << 30
 
 #: The rows of large pushes, whose memory counts.
 _PUSHES: Final = ("push", "auto", "small", "mix-push", "mix-auto", "random-push", "random-auto")
@@ -298,15 +301,15 @@ def start_up(results: Results) -> None:
 def inside(results: Results, streams: Streams, folder: Path) -> None:
     """The cost of the stages by themselves, and what follows from it."""
     receiver = Receiver(folder / "stages")
-    with receiver.service():
+    with receiver.service() as daemon:
         sender = Sender(folder / "stages-sender", receiver, "alpha")
-    kinds = {"compressible": streams.compressible, "mix": streams.mix, "random": streams.random}
-    for kind, stream in kinds.items():
-        results.costs[kind] = stages.measure(stream.path, folder, sender.certificate, results.repetitions)
-        with stages.another_core_busy(stream.path):
-            results.busy_costs[kind] = stages.measure(stream.path, folder, sender.certificate, results.repetitions)
+        reader = Sender(folder / "stages-reader", receiver, "beta")
+        reader.keep(streams.compressible, daemon)
+        results.costs["compressible"] = _overheads(results, streams, folder, (sender, reader), daemon)
+    for kind, stream in {"mix": streams.mix, "random": streams.random}.items():
+        found = [stages.measure(stream.path, folder, sender.certificate) for _ in range(results.repetitions)]
+        results.costs[kind] = stages.medians(found)
     _floors(results)
-    _overheads(results)
     ceilings.add(results)
     results.walkers = [
         stages.walker_speed(streams.compressible.path, LARGE_RECORD),
@@ -329,24 +332,33 @@ def _floors(results: Results) -> None:
     )
 
 
-def _overheads(results: Results) -> None:
-    """Compare whole programs with the sum of their stages, where both were measured."""
-    costs, busy = results.costs["compressible"], results.busy_costs["compressible"]
-    for text, action, ends in (
-        ("sender", "push", [ZFS_HOST]),
-        ("receiver", "push", [STORAGE]),
-        ("restore, both ends", "restore", [ZFS_HOST, STORAGE]),
-    ):
-        if action in results.rows:
-            row = results.rows[action]
-            name = f"CPU of the whole program, times that of its stages: {text}"
-            whole = [row.cpu_per_gib(end) for end in ends]
-            begun = [results.without_start(row, end) for end in ends]
-            for cpu, stages_of, bound, suffix in (
-                (whole, costs, _OVERHEAD, ""),
-                (begun, costs, None, ", without its start"),
-                (begun, busy, None, ", without its start; stages beside a core that compresses"),
-            ):
-                floor = sum(stages_of.sum(action, end) for end in ends)
-                figures = [sum(each) / floor for each in zip(*cpu, strict=True)]
-                results.budgets.append(Budget(name + suffix, bound, figures, at_least=False, ratio=True))
+def _overheads(results: Results, streams: Streams, folder: Path, ends: tuple[Sender, Sender], daemon: Service) -> Costs:
+    """Compare whole programs with the sum of their stages: in turns, since a machine that shares its processor with
+    others changes its speed within minutes. `ends`: who pushes, and who restores. Returns: the medians of the stages.
+    """
+    sender, reader = ends
+    stream = streams.compressible
+    turns: list[Costs] = []
+    figures: dict[str, list[float]] = {}
+    for _ in range(results.repetitions):
+        start = sender.push(streams.tiny, daemon).zfs_host.cpu
+        runs = [(sender.push(stream, daemon), reader.cat(daemon))]
+        costs = stages.measure(stream.path, folder, sender.certificate)
+        runs.append((sender.push(stream, daemon), reader.cat(daemon)))
+        turns.append(costs)
+        pushes, restores = zip(*runs, strict=True)
+        for text, action, done, at in (
+            ("sender", "push", pushes, [ZFS_HOST]),
+            ("receiver", "push", pushes, [STORAGE]),
+            ("restore, both ends", "restore", restores, [ZFS_HOST, STORAGE]),
+        ):
+            floor = sum(costs.sum(action, end) for end in at) * stream.size / _GIB
+            whole = statistics.mean(sum(run.cost(end).cpu for end in at) for run in done)
+            figures.setdefault(text, []).append(whole / floor)
+            begun = whole - start if ZFS_HOST in at else whole
+            figures.setdefault(f"{text}, without its start", []).append(begun / floor)
+    for text, found in figures.items():
+        bound = None if text.endswith("start") else _OVERHEAD
+        name = f"CPU of the whole program, times that of its stages: {text}"
+        results.budgets.append(Budget(name, bound, found, at_least=False, ratio=True))
+    return stages.medians(turns)

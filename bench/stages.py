@@ -1,13 +1,11 @@
 """CPU seconds that each stage takes by itself, on the same data, with the programs' own code.
 
 Each runs alone in this process, in a thread of its own, and is charged that thread's CPU time. What a whole transfer
-takes beyond their sum is the interpreter, the event loop, copies, page faults, and caches that are fought over. For
-these, and for all else that the cores of a machine share, they can be measured beside a process that compresses, too.
+takes beyond their sum is the interpreter, the event loop, copies, page faults, and caches that are fought over.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import ssl
@@ -19,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from bench.data import MIB
-from bench.measure import STORAGE, ZFS_HOST, Child, ChildError, is_listening, wait_for
+from bench.measure import STORAGE, ZFS_HOST, Child, is_listening, wait_for
 from bench.peers import free_port
 
 from fullsend_protocol.stream.chunks import Compressor, Cutter, Decompressor, SegmentHash
@@ -30,7 +28,7 @@ from fullsend_sender.transfer.pipes import PIPE_SIZE, Source
 from fullsend_transport.channel import WRITE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
 #: Of each stream this much is taken.
@@ -106,27 +104,9 @@ def walker_speed(path: Path, record: int) -> WalkerSpeed:
     return WalkerSpeed(record, len(raw) / (record + 312) / best, len(raw) / best)
 
 
-@contextlib.contextmanager
-def another_core_busy(path: Path) -> Iterator[None]:
-    """Have another process compress this stream, again and again, while the block runs."""
-    script = 'while :; do zstd -q -3 -T1 -c "$1" >/dev/null; done'
-    child = Child(["bash", "-c", script, "bash", path])
-    try:
-        yield
-    finally:
-        child.kill()
-        with contextlib.suppress(ChildError):  # it was killed
-            child.wait()
+def medians(found: Sequence[Costs]) -> Costs:
+    """Return the median of each stage."""
 
-
-def measure(path: Path, scratch: Path, certificate: tuple[Path, Path], repetitions: int) -> Costs:
-    """Measure all stages so many times. `scratch`: a folder to write to; `certificate`: and key, for TLS. Returns: the
-    medians.
-    """
-    return _medians([_measure_once(path, scratch, certificate) for _ in range(repetitions)])
-
-
-def _medians(found: Sequence[Costs]) -> Costs:
     def of(lists: Sequence[Sequence[Stage]]) -> list[Stage]:
         return [
             Stage(
@@ -148,7 +128,7 @@ def _medians(found: Sequence[Costs]) -> Costs:
     )
 
 
-def _measure_once(path: Path, scratch: Path, certificate: tuple[Path, Path]) -> Costs:
+def measure(path: Path, scratch: Path, certificate: tuple[Path, Path]) -> Costs:
     raw = _read(path)
     chunks = _cut(raw)
     compressor, decompressor = Compressor(3), Decompressor()
