@@ -41,7 +41,8 @@ class FileChoice:
 
     def __init__(self, index: FileIndex) -> None:
         self.index = index
-        self._database = sqlite3.connect("", isolation_level=None)
+        # Whatever thread finds it unused closes it.
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         weakref.finalize(self, self._database.close)
         self._database.executescript(_SCHEMA)
         self._last: tuple[int, bool] = (0, False)

@@ -95,7 +95,8 @@ class FileIndex:
 
         Raises: StreamError, OSError. Then the database is worthless.
         """
-        database = sqlite3.connect("" if path is None else path, isolation_level=None)
+        # Whatever thread finds it unused closes it.
+        database = sqlite3.connect("" if path is None else path, isolation_level=None, check_same_thread=False)
         try:
             database.executescript("PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF; PRAGMA temp_store=FILE;")
             database.executescript(_SCHEMA)
@@ -117,7 +118,8 @@ class FileIndex:
         if not path.is_file():
             return None
         with contextlib.suppress(sqlite3.Error):
-            database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+            place = f"{path.absolute().as_uri()}?mode=ro"
+            database = sqlite3.connect(place, uri=True, isolation_level=None, check_same_thread=False)
             found = cls(database, name, path)
             with contextlib.suppress(IndexDamaged):
                 if found._fact("form") == FORM:

@@ -8,6 +8,8 @@ import os
 import sqlite3
 import stat
 import struct
+import sys
+import threading
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -18,7 +20,9 @@ from tests.file_trees import LONG, TREES, GenuineTree, Tree, fat_zap, packed_xat
 from fullsend_protocol.dataset.objects import ObjectReader
 from fullsend_protocol.shared.errors import DamagedStream
 from fullsend_receiver.files import index as indexes
+from fullsend_receiver.files.choice import FileChoice
 from fullsend_receiver.files.index import FileIndex, IndexDamaged, NoSuchFile, components, joined
+from fullsend_receiver.files.object_paths import ObjectPaths
 from fullsend_receiver.files.sources import FileSource
 
 if TYPE_CHECKING:
@@ -60,6 +64,34 @@ def test_an_index_is_the_same_when_it_is_opened_again(tmp_path: Path) -> None:
     assert again is not None
     assert list(again.children(again.root)) == list(made.children(made.root))
     assert again.root == made.root
+
+
+def drop_elsewhere(held: list[object]) -> list[str]:
+    """Drop what is held in another thread, as the search for cycles may. Returns: what went wrong there."""
+    failed: list[str] = []
+    before, sys.unraisablehook = sys.unraisablehook, lambda what: failed.append(repr(what.exc_value))
+    try:
+        thread = threading.Thread(target=held.clear)
+        thread.start()
+        thread.join()
+    finally:
+        sys.unraisablehook = before
+    return failed
+
+
+def one(kind: str, path: Path) -> object:
+    """Something with a database of its own."""
+    with FileSource.of(TREES[4].paths()).opened() as reader:
+        made = FileIndex.build(reader, path)
+    if kind == "kept":
+        made.close()
+        return FileIndex.opened(path, "it")
+    return {"choice": FileChoice, "paths": ObjectPaths}.get(kind, lambda index: index)(made)
+
+
+@pytest.mark.parametrize("kind", ["built", "kept", "choice", "paths"])
+def test_what_nobody_uses_is_closed_in_whatever_thread_finds_it(kind: str, tmp_path: Path) -> None:
+    assert drop_elsewhere([one(kind, tmp_path / "i")]) == []
 
 
 def test_what_is_no_index(tmp_path: Path) -> None:
