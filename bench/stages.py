@@ -129,6 +129,7 @@ def medians(found: Sequence[Costs]) -> Costs:
 
 
 def measure(path: Path, scratch: Path, certificate: tuple[Path, Path]) -> Costs:
+    """Measure all stages once. `scratch`: a folder to write to; `certificate`: and key, for TLS."""
     raw = _read(path)
     chunks = _cut(raw)
     compressor, decompressor = Compressor(3), Decompressor()
