@@ -51,6 +51,9 @@ _PAUSE_MAX: Final = 64
 #: and then one in how many. Part of a chunk would not do: half a MiB has few of the matches by which level 3 is better
 #: (seen: 1.03 for a level that stores 1.15 times as much).
 _SAMPLES: Final = 2
+#: Of a stream's first chunks these are compressed at the lowest level too: so it is judged when the first window ends.
+#: Earlier ones are not: a stream of a few chunks would only lose time.
+_EARLY: Final = (4, 5)
 _SAMPLED: Final = (16, 64)
 _SAMPLE_EVERY: Final = 128
 #: What an older sample counts: the last two or three decide.
@@ -263,11 +266,12 @@ class AdaptiveLevel:
         """
         again = number in _SAMPLED or number % _SAMPLE_EVERY == 0
         own = place < self._usual and (again or not self._rungs[place].judged)
+        wanted = 0 if place == self._usual and number in _EARLY else self._wanted
         others = {
             at
             for at, each in enumerate(self._rungs[: self._usual])
             # The stream may become another one behind what was judged.
-            if (self._wanted is not None and not each.judged) or (again and each.too_large)
+            if (at == wanted and not each.judged) or (again and each.too_large)
         }
         return ({*others, self._usual} if own or others else set()) - {place}
 

@@ -183,7 +183,15 @@ def test_the_lowest_level_is_used_if_it_does_not_store_too_much() -> None:
     chosen = limited_by_compression(AdaptiveLevel(dict.fromkeys(LADDER, 1)), raw, 30)
     assert chosen == sorted(chosen, reverse=True, key=LADDER.index)
     assert set(chosen) == {LEVEL_DEFAULT, 1}
-    assert chosen.count(LEVEL_DEFAULT) < 14  # a window, and two chunks that are compared
+    assert chosen.count(LEVEL_DEFAULT) == 8  # a window: two of its chunks were compared already
+
+
+def test_a_short_stream_is_compressed_once() -> None:
+    """Only from the fourth chunk on a level is judged beforehand."""
+    chooser = AdaptiveLevel(dict.fromkeys(LADDER, 1))
+    assert [chooser._trials(LADDER.index(LEVEL_DEFAULT), number) for number in range(1, 8)] == [
+        *(set(), set(), set(), {0}, {0}, set(), set())
+    ]
 
 
 def test_it_stops_at_the_last_level_that_does_not_store_too_much() -> None:
