@@ -29,6 +29,7 @@ from bench import (
     prune,
     questions,
     report,
+    samples,
     scenarios,
     stream_index,
     wires,
@@ -89,6 +90,10 @@ def _stages(results: Results, streams: Streams, folder: Path, *, quick: bool) ->
     scenarios.inside(results, streams, folder)
 
 
+def _samples(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    samples.take(results, streams, folder, _say)
+
+
 def _levels(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
     levels.zstd_alone(results)
     levels.by_level(results, streams, folder, _say)
@@ -137,6 +142,7 @@ _PARTS: Final[dict[str, _Part]] = {
     "questions": _questions,
     "prune": _prune,
     "stages": _stages,
+    "samples": _samples,
     "levels": _levels,
     "wires": _wires,
     "year": _year,
@@ -147,7 +153,10 @@ _PARTS: Final[dict[str, _Part]] = {
     "bucket-list": _bucket_list,
     "long": _long,
 }
-_OPT_IN: Final = ("prune", "wires", "files", "bucket", "bucket-many", "bucket-parts", "bucket-list", "long")
+_OPT_IN: Final = (
+    *("prune", "samples", "wires", "files"),
+    *("bucket", "bucket-many", "bucket-parts", "bucket-list", "long"),
+)
 
 
 def main() -> int:
