@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Final
 
@@ -92,6 +93,18 @@ def test_all_units_are_packaged_and_tried_there() -> None:
     for name in NAMES:
         assert name in build
         assert name in inside
+
+
+def test_the_package_knows_all_units_that_run_or_can_be_enabled() -> None:
+    """What `apt` upgrades is restarted, and what it removes is stopped and disabled."""
+
+    def named(script: str) -> set[str]:
+        text = (SYSTEMD / "package" / script).read_text(encoding="utf-8")
+        return {name for name in NAMES if re.search(rf'[\s"]{re.escape(name)}[\s";]', text)}
+
+    enabled = {name for name in NAMES if "[Install]" in (SYSTEMD / name).read_text(encoding="ascii")}
+    assert named("postinst") == named("postrm") == enabled
+    assert named("prerm") == set(NAMES) - {FAILED}
 
 
 def test_a_drill_may_take_days_and_may_mount_where_nobody_sees_it() -> None:

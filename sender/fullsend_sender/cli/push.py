@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from fullsend_sender.push.outcome import RunOutcome
     from fullsend_sender.transfer.send import Pushed
 
+    #: What to push to which receivers, by name; None: the configured one.
+    _Requests = list[tuple[str | None, PushRequest]]
+
 _EXAMPLES: Final = """\
   fullsend push                               all that the configuration names; the line for cron
   fullsend push -r tank --exclude 'tank/tmp'  a tree, each dataset by itself
@@ -136,7 +139,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _push_datasets(args: argparse.Namespace, settings: SenderSettings, outcome: RunOutcome) -> Exit:
-    requests = _requests(args, settings)
     import asyncio
 
     from fullsend_sender.cli.results import print_commands, pushed_printer
@@ -211,7 +213,7 @@ def _push_datasets(args: argparse.Namespace, settings: SenderSettings, outcome: 
             codes += await prove_merged(job)
         return codes
 
-    async def push_all(metrics: RunMetrics) -> Exit:
+    async def push_all(requests: _Requests, metrics: RunMetrics) -> Exit:
         codes = []
         throttle = Throttle.limited(settings.bwlimit)
         for name, request in requests:
@@ -222,10 +224,20 @@ def _push_datasets(args: argparse.Namespace, settings: SenderSettings, outcome: 
         return worst(codes)
 
     with recorded(settings, "push", when=not args.dry_run) as metrics:
-        return runtime.run(push_all(metrics))
+        if args.receiver is not None:
+            metrics.meant = frozenset([args.receiver])
+        requests = _requests(args, settings)
+        metrics.meant = _meant(settings, *(name for name, _request in requests))
+        return runtime.run(push_all(requests, metrics))
 
 
-def _requests(args: argparse.Namespace, settings: SenderSettings) -> list[tuple[str | None, PushRequest]]:
+def _meant(settings: SenderSettings, *names: str | None) -> frozenset[str]:
+    """Return the receivers of these names. None: the configured one; if there is none, any may be meant."""
+    chosen = [name or settings.receiver for name in names]
+    return frozenset(settings.receivers if None in chosen else [name for name in chosen if name])
+
+
+def _requests(args: argparse.Namespace, settings: SenderSettings) -> _Requests:
     """Return what to push to which receivers: from the command line, or else from the configuration."""
     from fullsend_sender.push.job import PushRequest, PushTarget
     from fullsend_sender.zfs.selection import Selection
@@ -263,7 +275,7 @@ def _check_stdin(args: argparse.Namespace) -> None:
 def _push_stdin(args: argparse.Namespace, settings: SenderSettings, outcome: RunOutcome) -> Exit:
     from fullsend_sender.host.identity import Identity
 
-    endpoint, identity = settings.endpoint(), Identity.beside(args.config)
+    identity = Identity.beside(args.config)
     from fullsend_sender.cli.results import pushed_printer
     from fullsend_sender.host import runtime
     from fullsend_sender.monitor.metrics import recorded
@@ -275,15 +287,18 @@ def _push_stdin(args: argparse.Namespace, settings: SenderSettings, outcome: Run
     throttle = Throttle.limited(settings.bwlimit)
     options = TransferOptions(chosen.level, settings.threads, throttle, settings.retry_for)
     sizes = {"size": args.size, "size_check": chosen.size_check}
-    where = sys.stdin.fileno(), endpoint, identity
-    with recorded(settings, "push") as metrics, metrics.part(endpoint.name):
-        pushed = runtime.run(push_stdin(*where, options, sys.stderr, show=settings.progress, **sizes))
-        receipt = pushed.receipt
-        metrics.sent(endpoint.name, pushed)
-        lost = None if settings.allow_orphan else pushed.orphan("push that too, or use --allow-orphan")
-        metrics.tried(endpoint.name, receipt.dataset, Exit.OK if lost is None else lost.exit_code)
-        outcome.add_pushed(endpoint.name, pushed)
-        pushed_printer(settings, as_json=args.json)(pushed)
-        if lost is not None:
-            raise lost
+    with recorded(settings, "push") as metrics:
+        metrics.meant = _meant(settings, None)
+        endpoint = settings.endpoint()
+        where = sys.stdin.fileno(), endpoint, identity
+        with metrics.part(endpoint.name):
+            pushed = runtime.run(push_stdin(*where, options, sys.stderr, show=settings.progress, **sizes))
+            receipt = pushed.receipt
+            metrics.sent(endpoint.name, pushed)
+            lost = None if settings.allow_orphan else pushed.orphan("push that too, or use --allow-orphan")
+            metrics.tried(endpoint.name, receipt.dataset, Exit.OK if lost is None else lost.exit_code)
+            outcome.add_pushed(endpoint.name, pushed)
+            pushed_printer(settings, as_json=args.json)(pushed)
+            if lost is not None:
+                raise lost
     return Exit.OK

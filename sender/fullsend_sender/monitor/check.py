@@ -138,6 +138,9 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
             yield Finding("push", Exit.FAILED, f"{named}: {ALL_EXCLUDED}")
             continue
         yield Finding("push", Exit.OK, f"{named}: {plural(len(meant), 'dataset')}, to {receiver}")
+    if not settings.push:
+        text = "there is no [[push]], so `fullsend push` without a DATASET pushes nothing, as from cron or the timer"
+        yield Finding("push", Exit.OK, text, warning=True)
     async for finding in _limits(zfs, settings, names):
         yield finding
     if settings.drill_into is not None and settings.drill_into not in names:

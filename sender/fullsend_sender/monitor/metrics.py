@@ -55,7 +55,7 @@ _ATTEMPT: Final = "push_last_attempt_timestamp_seconds"
 
 
 class RunMetrics:
-    """What one run has done, until it is written."""
+    """What one run has done, until it is written. `meant`: names of the receivers that it is for."""
 
     def __init__(self, command: str, clock: Callable[[], float] = time.time) -> None:
         """`command`: its name; `clock`: seconds since the epoch."""
@@ -64,6 +64,7 @@ class RunMetrics:
         self._began = clock()
         self._found = _families()
         self._absent: list[tuple[str, str, Exit]] = []  # receiver, and what is not here, with its exit code
+        self.meant: frozenset[str] = frozenset()
 
     def sent(self, receiver: str, pushed: Pushed) -> None:
         """A stream is stored at this receiver."""
@@ -103,11 +104,15 @@ class RunMetrics:
         try:
             yield codes
         except BaseException as error:
-            interrupted = isinstance(error, KeyboardInterrupt | asyncio.CancelledError)
-            code: int = getattr(error, "exit_code", Exit.INTERRUPTED if interrupted else Exit.FAILED)
-            self._ended(receiver, code)
+            self._ended(receiver, _code_of(error))
             raise
         self._ended(receiver, worst(codes))
+
+    def ended_early(self, error: BaseException) -> None:
+        """An error has ended the run. It counts for each receiver that the run is for, and whose part has not ended."""
+        ended = {dict(labels)["receiver"] for labels in self._found["run_last_exit_code"].values}
+        for receiver in sorted(self.meant - ended):
+            self._ended(receiver, _code_of(error))
 
     def _ended(self, receiver: str, code: int) -> None:
         labels, now = {"command": self._command, "receiver": receiver}, self._clock()
@@ -145,16 +150,28 @@ class RunMetrics:
 def recorded(settings: SenderSettings, command: str, *, when: bool = True) -> Iterator[RunMetrics]:
     """Write the metrics of a run at its end, however it ends, if the settings name a file. A file that cannot be
     written is logged, and is no failure of the run. `when`: False: write nothing.
+
+    The run is for all receivers that are configured, until the caller says which (`meant`).
     """
     run = RunMetrics(command)
+    run.meant = frozenset(settings.receivers)
     try:
         yield run
+    except BaseException as error:
+        run.ended_early(error)
+        raise
     finally:
         if when and settings.metrics_file is not None:
             try:
                 run.write(settings.metrics_file, receivers=settings.receivers, retired=settings.retired)
             except OSError as error:
                 _log.warning("%s: the metrics cannot be written: %s", settings.metrics_file, reason(error))
+
+
+def _code_of(error: BaseException) -> int:
+    interrupted = isinstance(error, KeyboardInterrupt | asyncio.CancelledError)
+    code: int = getattr(error, "exit_code", Exit.INTERRUPTED if interrupted else Exit.FAILED)
+    return code
 
 
 def _families() -> dict[str, MetricFamily]:

@@ -141,6 +141,15 @@ async def test_metrics_are_written_however_a_push_ends(
     assert not complaints(path.read_text(encoding="utf-8"))
 
 
+async def test_metrics_tell_of_a_run_that_found_nothing_to_push(fullsend: Fullsend, tmp_path: Path) -> None:
+    """The configuration has lost its [[push]]: the result of the run before must not stay."""
+    path = tmp_path / "fullsend.prom"
+    ended = await fullsend(AWAY, "push", FULLSEND_METRICS_FILE=str(path))
+    assert ended.code == 2
+    found = {each.name: each.value for each in parse_samples(path.read_text(encoding="utf-8"))}
+    assert found["fullsend_run_last_exit_code"] == 2
+
+
 async def test_receiver_is_away(fullsend: Fullsend) -> None:
     ended = await fullsend(Endpoint("nas", "127.0.0.1", free_port(), "00" * 32), "push", "--stdin", stdin=RAW)
     assert ended.code == 75

@@ -135,6 +135,22 @@ async def test_the_place_of_drills_must_exist(configure: Configure, tmp_path: Pa
     assert not [each for each in await findings(configure(away, more=more)) if each.what == "drill"]
 
 
+async def test_without_a_push_in_the_configuration_it_warns(configure: Configure, tmp_path: Path) -> None:
+    """The timer would push nothing. A person may name each dataset, so it is no problem."""
+    fake = FakeZfs.make(tmp_path / "zfs")
+    fake.create("tank")
+    away = Endpoint("one", "127.0.0.1", free_port(), "00" * 32)
+    (found,) = [
+        each
+        for each in await findings(configure(away, more=f'zfs-command = "{fake.program}"\n'))
+        if each.what == "push"
+    ]
+    assert (found.outcome, found.warning) == (Exit.OK, True)
+    assert found.line().startswith(
+        "warning push: there is no [[push]], so `fullsend push` without a DATASET pushes nothing"
+    )
+
+
 async def test_pools_and_what_the_configuration_names(configure: Configure, tmp_path: Path) -> None:
     fake = FakeZfs.make(tmp_path / "zfs")
     for name in ("tank", "tank/a", "tank/vm", "tank/vm/one"):

@@ -12,7 +12,7 @@ from tests.promtool import complaints
 from tests.sender.metrics_sample import NAS, NOW, pushed, run, write_sample
 
 from fullsend_protocol.format.metrics_text import parse_samples
-from fullsend_protocol.shared.errors import FullsendError, Interrupted, OutputFailed, Unreachable
+from fullsend_protocol.shared.errors import FullsendError, Interrupted, OutputFailed, Unreachable, UsageError
 from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_sender.host.config import ReceiverTable, SenderSettings
 from fullsend_sender.monitor import metrics
@@ -189,6 +189,37 @@ def test_a_run_that_is_ended_by_an_error_has_its_code(path: Path, error: BaseExc
         fails()
     assert values(path, "run_last_exit_code") == {NAS: code}
     assert values(path, "run_last_success_timestamp_seconds") == {}
+
+
+def test_an_error_outside_of_any_part_counts_for_the_receivers_that_were_meant(path: Path) -> None:
+    """Such as a table [[push]] that was lost: the last success must not stay."""
+    with recorded(_settings(path), "push") as made, made.part(NAS):
+        pass
+    assert values(path, "run_last_exit_code") == {NAS: 0}
+
+    def fails(*meant: str) -> None:
+        with recorded(_settings(path), "push") as made:
+            made.meant = frozenset(meant)
+            raise UsageError("nothing to push")
+
+    with pytest.raises(UsageError):
+        fails()
+    assert values(path, "run_last_exit_code") == {NAS: 0}
+    with pytest.raises(UsageError):
+        fails(NAS)
+    assert values(path, "run_last_exit_code") == {NAS: 2}
+
+
+def test_a_receiver_whose_part_has_ended_keeps_its_result(path: Path) -> None:
+    def fails() -> None:
+        with recorded(_settings(path), "push") as made:
+            with made.part(NAS):
+                pass
+            raise UsageError("the next receiver is not configured")
+
+    with pytest.raises(UsageError):
+        fails()
+    assert values(path, "run_last_exit_code") == {NAS: 0}
 
 
 def test_a_run_that_does_not_count_writes_nothing(path: Path) -> None:
