@@ -78,7 +78,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return path if _shares(config.rootpath / path) else nodeid
+            return path if _shares(config.rootpath / path) else nodeid.partition("[")[0]
 
     return Scheduler(config, log)
 

@@ -8,12 +8,35 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from fullsend_protocol.shared.errors import OutputFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+ResultT = TypeVar("ResultT")
+
+
+class ResultOutput(Generic[ResultT]):
+    """Prints results while work goes on. A result that cannot be printed stops no work: `check` tells it at the end."""
+
+    def __init__(self, show: Callable[[ResultT], None]) -> None:
+        """`show`: prints one; it may raise OutputFailed or BrokenPipeError."""
+        self._show = show
+        self._failed: OutputFailed | BrokenPipeError | None = None
+
+    def __call__(self, result: ResultT) -> None:
+        """Print a result."""
+        try:
+            self._show(result)
+        except (OutputFailed, BrokenPipeError) as error:
+            self._failed = self._failed or error
+
+    def check(self) -> None:
+        """Raise the first failure: OutputFailed or BrokenPipeError."""
+        if self._failed is not None:
+            raise self._failed
 
 
 def write_line(text: str, *, flush: bool = False) -> None:

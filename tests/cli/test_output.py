@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from fullsend_cli.output import flush_output, write_line
+from fullsend_cli.output import ResultOutput, flush_output, write_line
 from fullsend_protocol.shared.errors import OutputFailed
 
 
@@ -42,3 +42,21 @@ def test_a_reader_that_has_gone_is_no_failure_of_stdout(monkeypatch: pytest.Monk
 def test_a_line_is_written(capsys: pytest.CaptureFixture[str]) -> None:
     write_line("x", flush=True)
     assert capsys.readouterr().out == "x\n"
+
+
+def test_a_result_that_cannot_be_printed_is_told_at_the_end() -> None:
+    shown: list[int] = []
+
+    def show(number: int) -> None:
+        if number:
+            raise OutputFailed(f"no room for {number}")
+        shown.append(number)
+
+    output = ResultOutput(show)
+    output(0)
+    output.check()
+    for number in (1, 2, 0):
+        output(number)
+    with pytest.raises(OutputFailed, match="for 1"):
+        output.check()
+    assert shown == [0, 0]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tests import streams
-from tests.programs import Receiver, Sender, environment, good
+from tests.fakezfs import FakeZfs
+from tests.programs import Receiver, Sender, environment, good, serving
 
 FULL = "stdout cannot be written: No space left on device"
 CLOSED = "stdout is closed, so there is no place for the result"
@@ -70,3 +73,46 @@ def test_without_stderr_nothing_of_it_goes_to_stdout(pair: tuple[Receiver, Sende
     assert ended(sender, "2>&-", "cat", "tank/none@now") == (1, "")
     assert ended(receiver, "2>&-", "show", f"{sender.name}/tank/none@now") == (1, "")
     assert ended(receiver, "0<&- 2>&-", "frobnicate") == (2, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", ["stdout", "a receiver"])
+def test_what_goes_wrong_with_one_receiver_keeps_nothing_from_the_others(tmp_path: Path, wrong: str) -> None:
+    fake = FakeZfs.make(tmp_path / "zfs")
+    fake.create("tank/a")
+    host = Sender(tmp_path / "sender")
+    host.folder.mkdir()
+    with serving(Receiver(tmp_path / "one")) as one, serving(Receiver(tmp_path / "two")) as two:
+        for receiver in (one, two):
+            good(host.fullsend("join", receiver.invite("zfshost"), "--as", receiver.folder.name))
+        names = ["one", "two"] if wrong == "stdout" else ["one", "misspelt", "two"]
+        tables = [f'[[push]]\ndatasets = ["tank/a"]\nreceiver = "{name}"\n' for name in names]
+        config = host.folder / "sender.toml"
+        text = config.read_text(encoding="utf-8")
+        top = f"zfs-command = {json.dumps(fake.program)}\n"
+        config.write_text("\n".join([top, text, *tables]), encoding="utf-8")
+        code, said = ended(host, ">/dev/full" if wrong == "stdout" else ">/dev/null", "push", "--json")
+        assert (code, said.count("\n")) == ((1, 1) if wrong == "stdout" else (2, 1)), said
+        assert (FULL if wrong == "stdout" else "no receiver 'misspelt' is configured") in said
+        for receiver in (one, two):
+            assert [each["dataset"] for each in receiver.list()] == ["tank/a"]
+
+
+@pytest.mark.slow
+def test_a_restore_whose_result_has_no_place_goes_to_its_end(sender: Sender, tmp_path: Path) -> None:
+    here, there = FakeZfs.make(tmp_path / "here"), FakeZfs.make(tmp_path / "there")
+    there.create("pool")
+    names = ["tank", "tank/a", "tank/a/b"]
+    for name in names:
+        here.create(name)
+    config = sender.folder / "sender.toml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(f"zfs-command = {json.dumps(here.program)}\n{text}", encoding="utf-8")
+    good(sender.fullsend("push", "-r", "tank"))
+    config.write_text(f"zfs-command = {json.dumps(there.program)}\n{text}", encoding="utf-8")
+    assert ended(sender, ">/dev/full", "restore", "-r", "tank", "--into", "pool/t", "--json") == (
+        1,
+        f"fullsend: {FULL}\n",
+    )
+    found = there.edit(lambda state: list(state["datasets"]))
+    assert {name.replace("tank", "pool/t") for name in names} <= set(found)

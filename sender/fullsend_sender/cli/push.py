@@ -141,6 +141,7 @@ def run(args: argparse.Namespace) -> int:
 def _push_datasets(args: argparse.Namespace, settings: SenderSettings, outcome: RunOutcome) -> Exit:
     import asyncio
 
+    from fullsend_cli.output import ResultOutput
     from fullsend_sender.cli.results import print_commands, pushed_printer
     from fullsend_sender.host import runtime
     from fullsend_sender.host.failures import as_failure
@@ -153,6 +154,7 @@ def _push_datasets(args: argparse.Namespace, settings: SenderSettings, outcome: 
     from fullsend_transport.throttle import Throttle
 
     identity, zfs = Identity.beside(args.config), Zfs(settings.zfs_command)
+    say = ResultOutput(pushed_printer(settings, as_json=args.json))
 
     async def rehearsed(job: PushJob) -> PushSummary:
         from fullsend_sender.push.dry_run import dry_run
@@ -184,7 +186,6 @@ def _push_datasets(args: argparse.Namespace, settings: SenderSettings, outcome: 
     async def push_to(job: PushJob, metrics: RunMetrics) -> list[Exit]:
         """Push to one receiver. Returns: the exit codes of what has failed."""
         receiver, summary = job.endpoint.name, PushSummary()
-        say = pushed_printer(settings, as_json=args.json)
 
         def done(pushed: Pushed) -> None:
             metrics.sent(receiver, pushed)
@@ -193,8 +194,7 @@ def _push_datasets(args: argparse.Namespace, settings: SenderSettings, outcome: 
 
         try:
             summary = await rehearsed(job) if args.dry_run else await push(job, done, summary)
-        except (OutputFailed, BrokenPipeError):  # all streams are stored nevertheless
-            metrics.pushed(receiver, summary)
+        except (OutputFailed, BrokenPipeError):  # of a dry run, which does nothing but print
             raise
         except asyncio.CancelledError:
             metrics.pushed(receiver, summary, Interrupted("interrupted"))
@@ -215,12 +215,21 @@ def _push_datasets(args: argparse.Namespace, settings: SenderSettings, outcome: 
 
     async def push_all(requests: _Requests, metrics: RunMetrics) -> Exit:
         codes = []
+        wrong: UsageError | None = None
         throttle = Throttle.limited(settings.bwlimit)
         for name, request in requests:
-            job = PushJob(request, settings, settings.endpoint(name), identity, zfs, throttle, debug=args.debug)
-            with metrics.part(job.endpoint.name) as part:
+            try:
+                endpoint = settings.endpoint(name)
+            except UsageError as error:  # the other receivers are still served
+                wrong = wrong or error
+                continue
+            job = PushJob(request, settings, endpoint, identity, zfs, throttle, debug=args.debug)
+            with metrics.part(endpoint.name) as part:
                 part.extend(await push_to(job, metrics))
             codes += part
+        if wrong is not None:
+            raise wrong
+        say.check()
         return worst(codes)
 
     with recorded(settings, "push", when=not args.dry_run) as metrics:
@@ -260,6 +269,8 @@ def _requests(args: argparse.Namespace, settings: SenderSettings) -> _Requests:
                 targets.setdefault(receiver, []).append(PushTarget(table.selection, None, table))
         if not targets:
             raise UsageError(f"nothing to push: name a DATASET, or what to push in a table [[push]] of {args.config}")
+    if args.package and args.exclude:
+        raise UsageError("-R sends all below in one stream, so --exclude can leave nothing out: use -r")
     if args.package and args.recursive:
         raise UsageError("-R sends all below in one stream, -r each in its own: choose one")
     return [(name, PushRequest(tuple(each), args.full, args.package)) for name, each in targets.items()]

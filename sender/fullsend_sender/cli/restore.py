@@ -60,6 +60,7 @@ def add(commands: Commands[Parser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Restore. Returns: the exit code. Raises: FullsendError."""
     settings, endpoint, identity = read_all(args)
+    from fullsend_cli.output import ResultOutput
     from fullsend_sender.cli.results import RestorePrinter, print_commands
     from fullsend_sender.host import runtime
     from fullsend_sender.host.log import log
@@ -83,10 +84,13 @@ def run(args: argparse.Namespace) -> int:
 
     async def restored() -> int:
         restores = RestorePrinter(settings, as_json=args.json)
+        done, end = ResultOutput(restores.add), ResultOutput(restores.end)
         try:
-            failures = await restore(job, restores.add)
+            failures = await restore(job, done)
         finally:  # also if it is interrupted
-            restores.end(job)
+            end(job)
+        done.check()
+        end.check()
         return worst(error.exit_code for _name, error in failures)
 
     return runtime.run(rehearsed() if args.dry_run else restored())

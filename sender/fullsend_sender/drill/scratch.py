@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 PROPERTY: Final = "fullsend:drill"
 _LEAF: Final = "restored"
 _MARK: Final = re.compile(r"[0-9a-f]{16}")
-#: Snapshots of one `zfs destroy`: together with their dataset's name they are one argument, at most 128 KiB on Linux.
-_AT_ONCE: Final = 250
 _SOURCES: Final = ("get", "-Hp", "-t", "filesystem,volume", "-o", "name,property,value,source")
 #: Set on both: nothing may write, and zfs-auto-snapshot takes no snapshots of them.
 _QUIET: Final = ("-o", "readonly=on", "-o", "com.sun:auto-snapshot=false")
@@ -87,9 +85,8 @@ class Scratch:
         if found is None:
             return
         await self._require_ours(zfs, name)
-        names = [each.name for each in found.snapshots]
-        for start in range(0, len(names), _AT_ONCE):
-            await zfs.destroy_snapshots(name, names[start : start + _AT_ONCE])
+        for error in (await zfs.destroy_snapshots(name, [each.name for each in found.snapshots])).values():
+            raise error
         await self._require_ours(zfs, name)
         await zfs.run("destroy", name)
 

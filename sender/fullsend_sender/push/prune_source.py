@@ -80,8 +80,8 @@ async def _destroy_outdated(job: PushJob, ended: EndedPush, needed: retention.Ne
         old = retention.outdated_snapshots(dataset, job.receiver, item.options.keep, needed, common)
         if not ended.stored and job.request.package:
             old = []  # it may have arrived in part
-        with _logged(dataset.name):
-            await _destroy(job, dataset.name, [each.name for each in old])
+        for error in (await job.zfs.destroy_snapshots(dataset.name, [each.name for each in old])).values():
+            _not_cleaned_up(dataset.name, error)
         # Even if they could not be destroyed: nothing must build on them any more.
         dataset.snapshots = [each for each in dataset.snapshots if each not in old]
         for mark in retention.outdated_bookmarks(dataset, job.receiver, needed):
@@ -151,20 +151,6 @@ async def release_stale_holds(job: PushJob, unchanged: Sequence[Dataset], partia
     ]
     with _logged("what is unchanged"):
         await _release(job, await _holds(job, held))
-
-
-async def _destroy(job: PushJob, dataset: str, names: Sequence[str]) -> None:
-    """Destroy snapshots that can be destroyed: one with a clone must not keep the others."""
-    if not names:
-        return
-    try:
-        await job.zfs.destroy_snapshots(dataset, names)
-    except ZfsError:
-        if len(names) == 1:
-            raise
-        for name in names:
-            with _logged(dataset):
-                await job.zfs.destroy_snapshots(dataset, [name])
 
 
 async def _holds(job: PushJob, snapshots: Sequence[str]) -> list[tuple[str, str]]:

@@ -24,7 +24,6 @@ from fullsend_protocol.shared.errors import (
     ErrorCode,
     FullsendError,
     NotTheSameStream,
-    OutputFailed,
     PeerError,
     StreamError,
     Unreachable,
@@ -70,17 +69,14 @@ _MANY: Final = 3
 
 
 async def push(job: PushJob, done: Callable[[Pushed], None], summary: PushSummary | None = None) -> PushSummary:
-    """Push what the job requests. `done` is called with each stream that is stored; `summary`: is filled in, also if
-    this raises.
+    """Push what the job requests. `done` is called with each stream that is stored, and raises nothing; `summary`: is
+    filled in, also if this raises.
 
     Returns: what was done, and the failures. Raises: Unreachable, PeerError, WrongReceiver, UsageError, ZfsError: then
     nothing new was begun.
     """
     summary = PushSummary() if summary is None else summary
-    output = _Output(done)
-    await _push(job, summary, output)
-    if output.failed is not None:  # all streams are stored nevertheless
-        raise output.failed
+    await _push(job, summary, done)
     return summary
 
 
@@ -89,20 +85,6 @@ class _Asked(NamedTuple):
 
     size: int | None
     properties: dict[str, str]
-
-
-class _Output:
-    """Prints stored streams. Its failure is not a dataset's failure, and does not stop the push."""
-
-    def __init__(self, done: Callable[[Pushed], None]) -> None:
-        self._done = done
-        self.failed: OutputFailed | BrokenPipeError | None = None
-
-    def __call__(self, pushed: Pushed) -> None:
-        try:
-            self._done(pushed)
-        except (OutputFailed, BrokenPipeError) as error:
-            self.failed = self.failed or error
 
 
 async def _push(job: PushJob, summary: PushSummary, done: Callable[[Pushed], None]) -> None:

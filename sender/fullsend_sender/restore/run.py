@@ -193,7 +193,7 @@ class RestoreJob:
 
 
 async def restore(job: RestoreJob, done: Callable[[Restored], None]) -> list[tuple[str, FullsendError]]:
-    """Restore what the job requests. `done` is called with each restored dataset.
+    """Restore what the job requests. `done` is called with each restored dataset, and raises nothing.
 
     If one dataset fails, the others are tried, except those below it whose parent is missing then.
 

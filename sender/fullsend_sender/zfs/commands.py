@@ -38,6 +38,8 @@ _STDERR_READ: Final = 64 << 10
 _STDERR_SHOWN: Final = 1000
 #: Bytes of names in one command. Linux allows 2 MiB of arguments and environment (execve(2)).
 _NAMES_MAX: Final = 1 << 20
+#: Bytes of one argument that has several names. Linux allows 128 KiB (MAX_ARG_STRLEN in execve(2)).
+_ARGUMENT_MAX: Final = 64 << 10
 #: Seconds that a pool has for an answer. Thousands of snapshots on slow disks may take minutes; a suspended pool may
 #: never answer.
 _ANSWER_WITHIN: Final = 600.0
@@ -450,9 +452,21 @@ class Zfs:
     async def bookmark(self, snapshot: str, bookmark: str) -> None:
         await self.run("bookmark", snapshot, bookmark)
 
-    async def destroy_snapshots(self, dataset: str, names: Sequence[str]) -> None:
-        """Destroy snapshots (the part after the @) of one dataset; if one cannot be destroyed, none is."""
-        await self.run("destroy", f"{dataset}@{','.join(names)}")
+    async def destroy_snapshots(self, dataset: str, names: Sequence[str]) -> dict[str, ZfsError]:
+        """Destroy snapshots (the part after the @) of one dataset, many with one command. One that cannot be destroyed,
+        such as one with a clone, keeps no other. Returns: the error of each that could not be.
+        """
+        failed: dict[str, ZfsError] = {}
+        for batch in _batches(names, _ARGUMENT_MAX):
+            try:
+                await self.run("destroy", f"{dataset}@{','.join(batch)}")
+            except ZfsError as error:
+                if len(batch) == 1:
+                    failed[batch[0]] = error
+                else:  # then none of them is destroyed
+                    for name in batch:
+                        failed |= await self.destroy_snapshots(dataset, [name])
+        return failed
 
     async def destroy_bookmark(self, bookmark: str) -> None:
         await self.run("destroy", bookmark)
@@ -721,12 +735,13 @@ def search_path() -> str:
     return os.pathsep.join((os.environ.get("PATH") or os.defpath, *_SYSTEM_FOLDERS))
 
 
-def _batches(names: Sequence[str]) -> Iterable[Sequence[str]]:
-    """Split names so that each part fits into one command; usually that is one."""
+def _batches(names: Sequence[str], most: int | None = None) -> Iterable[Sequence[str]]:
+    """Split names so that each part fits into one command, or into `most` bytes of it; usually that is one part."""
+    most = _NAMES_MAX if most is None else most
     start = size = 0
     for number, name in enumerate(names):
         size += len(name.encode()) + 9  # its NUL and its pointer
-        if size > _NAMES_MAX:
+        if size > most:
             yield names[start:number]
             start, size = number, len(name.encode()) + 9
     if start < len(names):

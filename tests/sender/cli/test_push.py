@@ -150,6 +150,15 @@ async def test_metrics_tell_of_a_run_that_found_nothing_to_push(fullsend: Fullse
     assert found["fullsend_run_last_exit_code"] == 2
 
 
+async def test_a_package_leaves_nothing_out(fullsend: Fullsend) -> None:
+    """What --exclude named would be sent all the same."""
+    ended = await fullsend(AWAY, "push", "-R", "tank", "--exclude", "tank/tmp")
+    assert (ended.code, ended.line) == (
+        2,
+        "fullsend: -R sends all below in one stream, so --exclude can leave nothing out: use -r",
+    )
+
+
 async def test_receiver_is_away(fullsend: Fullsend) -> None:
     ended = await fullsend(Endpoint("nas", "127.0.0.1", free_port(), "00" * 32), "push", "--stdin", stdin=RAW)
     assert ended.code == 75

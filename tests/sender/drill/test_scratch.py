@@ -139,18 +139,6 @@ async def test_what_is_in_use_stays_and_the_next_drill_tries_again(fake: FakeZfs
     assert fake.datasets() == {"tank", INTO}
 
 
-async def test_many_snapshots_are_destroyed_in_parts(fake: FakeZfs) -> None:
-    scratch = Scratch.new(INTO)
-    await scratch.create(zfs(fake), 1 << 20)
-    restored(fake, scratch)
-    for number in range(3, 300):
-        fake.snapshot(f"{scratch.target}@s{number}")
-    fake.forget_commands()
-    await scratch.destroy(zfs(fake))
-    assert len([line for line in fake.commands if line.startswith("destroy")]) == 4
-    assert fake.datasets() == {"tank", INTO}
-
-
 def test_what_is_received_is_marked_and_hidden() -> None:
     scratch = Scratch(INTO, MARK)
     quiet = ["-o", "readonly=on", "-o", "com.sun:auto-snapshot=false", "-o", f"{PROPERTY}={MARK}"]

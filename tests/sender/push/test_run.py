@@ -15,6 +15,7 @@ from tests.fakezfs import FakeZfs
 from tests.sender.peer import Keeper, Peer, partial_entry, receipt_of, receiving
 from tests.sender.zfs_host import Host
 
+from fullsend_cli.output import ResultOutput
 from fullsend_protocol.shared.errors import ErrorCode, OutputFailed, Unreachable
 from fullsend_protocol.wire import messages
 from fullsend_sender.host.identity import Identity
@@ -665,9 +666,11 @@ async def test_output_that_fails_keeps_nothing_from_being_pushed(host: Host, err
     def fails(_pushed: Pushed) -> None:
         raise error
 
-    with pytest.raises(type(error)):
-        await push(host.job("tank/a", "tank/b"), fails)
+    output = ResultOutput(fails)
+    await push(host.job("tank/a", "tank/b"), output)
     assert [about.dataset for about, _raw in host.keeper.streams] == ["tank/a", "tank/b"]
+    with pytest.raises(type(error)):
+        output.check()
 
 
 # --- what a pool cannot do ---------------------------------------------------------------------------------------
