@@ -94,7 +94,8 @@ def dataset(name: str, streams: tuple[StreamFacts, ...] = (), **changed: object)
         streams=streams,
         recorded_since=at(400),
         every=DAY,
-        expected="learnt from its rhythm",
+        source="configured",
+        expected="set in receiver.toml",
         stream_count=len(streams),
         fulls=sum(each.kind == "full" for each in streams),
         raw_bytes=sum(each.raw_bytes for each in streams),
@@ -137,6 +138,8 @@ def home() -> DatasetFacts:
         "tank/home",
         chain_of(kept, merged=[0, 3, 5, 9, 11], fates={14: "merge", 15: "merge", 16: "merge"}),
         days=days(came, weekend),
+        source="learnt",
+        expected="learnt from its rhythm",
         speed=RestoreSpeed(rate=141e6, source="its drill of 2026-11-22"),
         drill="2026-11-22 04:10: @auto-2026-11-20 was equal, in 9 min",
         prune="3 streams become one",
@@ -170,7 +173,6 @@ def stopped() -> DatasetFacts:
         days=days(range(21, 91), seed=4, base=12 * _MIB),
         level="critical",
         late=True,
-        expected="receiver.toml",
     )
 
 
@@ -198,7 +200,8 @@ def young() -> DatasetFacts:
         "tank/new",
         chain_of(range(3)),
         days=days(range(3), seed=6),
-        every=None,
+        every=35 * DAY,
+        source="unknown",
         expected="too little has come",
         oldest_check=None,
         unchecked=None,
@@ -213,7 +216,8 @@ def package() -> DatasetFacts:
 
 def empty() -> DatasetFacts:
     """Nothing of it is stored."""
-    return dataset("tank/lost", every=None, expected="too little has come to learn it", level="critical")
+    said = "too little has come to learn it"
+    return dataset("tank/lost", every=35 * DAY, source="unknown", expected=said, level="critical")
 
 
 def branched() -> DatasetFacts:

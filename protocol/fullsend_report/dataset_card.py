@@ -68,8 +68,7 @@ def _figures(dataset: DatasetFacts, now: float, zone: tzinfo | None) -> Iterator
         yield "Newest state", f"{text('@' + dataset.snapshot)}: {taken}{received}"
     at = "" if dataset.seen is None else f", {moment(dataset.seen, zone)}"
     yield "Last seen", f"{seen(dataset.seen, dataset.age)}{at}"
-    every = "not known" if dataset.every is None else f"every {span(dataset.every)}"
-    yield "Expected", f"{every} ({text(dataset.expected)})"
+    yield "Expected", f"{_expected(dataset)} ({text(dataset.expected)})"
     streams = f"{plural(dataset.stream_count, 'stream')}, {plural(dataset.fulls, 'full')}"
     yield "Stored", f"{streams}: {size(dataset.stored_bytes)} of {size(dataset.raw_bytes)} raw"
     yield "Compressed", ratio(dataset.raw_bytes, dataset.stored_bytes)
@@ -90,6 +89,13 @@ def _figures(dataset: DatasetFacts, now: float, zone: tzinfo | None) -> Iterator
     )
     if fates or dataset.prune:
         yield "Next prune", "; ".join(part for part in (fates, text(dataset.prune)) if part)
+
+
+def _expected(dataset: DatasetFacts) -> str:
+    if dataset.source != "unknown":
+        return "never" if dataset.every is None else f"every {span(dataset.every)}"
+    limit = dataset.every if dataset.limit is None else dataset.limit
+    return "not known" if limit is None else f"not known, late after {span(limit)}"
 
 
 def _restore_time(dataset: DatasetFacts) -> str:

@@ -16,6 +16,9 @@ AlarmLevel = Literal["warning", "critical"]
 StreamKind = Literal["full", "incremental", "package"]
 #: What happens to a stream at the next prune; "merge": its records go into the stream that builds on it.
 Fate = Literal["stay", "drop", "merge"]
+#: Where it is known from how often a dataset should come: a person has set it, or it was learnt. "unknown": too little
+#: has come, or the receiver does not tell it.
+RhythmSource = Literal["configured", "learnt", "unknown"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +83,10 @@ class DatasetFacts:
     reported as unchanged, of late, in order; `recorded_since`: from when on all that came is in `days`, None: unknown,
     so a day that is not there tells nothing.
 
-    `every`: seconds within which it should come, None: unknown; `limit`: seconds from which on it is late, None:
-    `every`; `expected`: why that is so, for people; `learnt`: whether `every` was learnt, and holds from the last
-    arrival on: other nights may have another rhythm; `late`: whether it is overdue now; `level`: the worst of its
-    alarms, None: it has none.
+    `every`: seconds within which it should come, None: nobody waits for it, or unknown; `limit`: seconds from which on
+    it is late, None: `every`; `source`: where `every` is from. What was learnt holds from the last arrival on: other
+    nights may have another rhythm. Of what is unknown, `every` is a generous limit, and no rhythm. `expected`: why that
+    is so, for people; `late`: whether it is overdue now; `level`: the worst of its alarms, None: it has none.
 
     `chain_streams`, `chain_raw_bytes`, `chain_stored_bytes`: what a restore of the newest state reads; `speed`: None:
     not measured; `oldest_check`: the earliest last check, or reception, None: not known; `unchecked`: streams that were
@@ -103,8 +106,8 @@ class DatasetFacts:
     recorded_since: float | None = None
     every: float | None = None
     limit: float | None = None
+    source: RhythmSource = "unknown"
     expected: str = "unknown"
-    learnt: bool = False
     late: bool = False
     level: AlarmLevel | None = None
     stream_count: int = 0

@@ -76,11 +76,12 @@ class Calendar:
 
 @dataclass(frozen=True, slots=True)
 class _Rhythm:
-    """When a dataset is due. `period`: days from one arrival to the next, None: unknown; `quiet`: the weekdays on which
-    it does not come; `punctual`: days without an arrival between two that were in time; `late`: whether it is overdue
-    now.
+    """When a dataset is due. `known`: whether anybody knows; `period`: days from one arrival to the next, None: it is
+    never due; `quiet`: the weekdays on which it does not come; `punctual`: days without an arrival between two that
+    were in time; `late`: whether it is overdue now.
     """
 
+    known: bool
     period: int | None
     quiet: frozenset[int]
     punctual: frozenset[int]
@@ -90,8 +91,10 @@ class _Rhythm:
         """Return what a day was on which nothing came. `before`: the last day on which something came; `is_last`:
         whether nothing has come since.
         """
-        if self.period is None:
+        if not self.known:
             return "unknown"
+        if self.period is None:
+            return "idle"
         overdue = day - before - self.period
         if overdue < 0 or day in self.punctual or (is_last and not self.late):
             return "idle"
@@ -121,7 +124,7 @@ def calendar_of(dataset: DatasetFacts, now: float, zone: tzinfo | None) -> Calen
         elif day in came:
             state = "whole" if came[day].received else "unchanged"
         elif day == today:  # it may still come
-            state = "idle" if dataset.every is not None else "unknown"
+            state = "idle" if rhythm.known else "unknown"
         elif before is None or day < min(known, last):
             state = "unknown"  # since its last arrival all is known: the newest stream, and the last report, stay
         else:
@@ -138,17 +141,18 @@ def _rhythm(dataset: DatasetFacts, came: Sequence[int], zone: tzinfo | None) -> 
     What was learnt tells how long the next arrival may take: on a Friday three days, if nothing comes at weekends. So
     the nights before are judged by the usual gap, and by the weekdays on which something usually comes.
     """
-    if dataset.every is None:
-        return _Rhythm(None, frozenset(), frozenset(), dataset.late)
+    known = dataset.source != "unknown"
+    if not known or dataset.every is None:
+        return _Rhythm(known, None, frozenset(), frozenset(), dataset.late)
     period = max(1, math.floor(dataset.every / _DAY_SECONDS + _NEARLY))
     quiet = frozenset[int]()
-    if dataset.learnt:
+    if dataset.source == "learnt":
         lately = [day for day in came if day > came[-1] - WEEKS * _WEEK]
         gaps = [after - before for before, after in pairwise(lately)]
         period = min([period, *([math.ceil(median(gaps))] if gaps else [])])
         if period == 1:
             quiet = _quiet_weekdays(lately)
-    return _Rhythm(period, quiet, _punctual_days(dataset, zone), dataset.late)
+    return _Rhythm(known, period, quiet, _punctual_days(dataset, zone), dataset.late)
 
 
 def _quiet_weekdays(came: Sequence[int]) -> frozenset[int]:

@@ -82,7 +82,7 @@ def _made(facts: ReportFacts) -> str:
 def _verdict(facts: ReportFacts) -> Iterator[str]:
     datasets = [each for host in facts.hosts for each in host.datasets]
     counts = Counter(each.level for each in facts.alarms)
-    unknown = sum(each.every is None for each in datasets)
+    unknown = sum(each.source == "unknown" for each in datasets)
     level: AlarmLevel | None = facts.level
     said = []
     if level is not None:
@@ -103,7 +103,9 @@ def _verdict(facts: ReportFacts) -> Iterator[str]:
         said.append("There is no alarm: everything came in time, and nothing is known to be damaged.")
     if unknown:
         which = "all datasets" if unknown == len(datasets) else plural(unknown, "dataset")
-        said.append(f"Of {which} it is not known how often they should come, so nobody would notice if they stopped.")
+        said.append(
+            f"Of {which} it is not known how often they should come, so nobody would soon notice if they stopped."
+        )
     yield f'<section class="verdict {level or "ok"}"><svg viewBox="0 0 36 36" aria-hidden="true">{_ICONS[level]}</svg>'
     yield f"<div><h2>{head}</h2><p>{' '.join(said)}</p></div></section>"
 

@@ -8,7 +8,7 @@ from tests.markup import Element, read
 from tests.report_facts import DAY, NOW, chain_of, dataset, empty, home, vm, young
 
 from fullsend_report import chain, dataset_card
-from fullsend_report.facts import DatasetFacts, RestoreSpeed
+from fullsend_report.facts import DatasetFacts, RestoreSpeed, RhythmSource
 
 GIB = 1 << 30
 NBSP = "\u00a0"
@@ -60,9 +60,26 @@ def test_damage_is_said() -> None:
 
 def test_what_is_not_known_is_called_unknown() -> None:
     said = figures(young())
-    assert said["Expected"] == "not known (too little has come)"
+    assert said["Expected"] == "not known, late after 35 days (too little has come)"
     assert said["Oldest check"] == "unknown"
     assert said["Last restore drill"] == "none is known"
+
+
+@pytest.mark.parametrize(
+    ("source", "every", "limit", "said"),
+    [
+        ("unknown", None, None, "not known"),
+        ("unknown", 7 * DAY, 7 * DAY, "not known, late after 7 days"),
+        ("configured", None, None, "never"),
+        ("configured", 2 * DAY, 2 * DAY, "every 2 days"),
+        ("learnt", DAY, 1.5 * DAY, "every 24 h"),
+    ],
+)
+def test_what_is_expected_depends_on_what_is_known(
+    source: RhythmSource, every: float | None, limit: float | None, said: str
+) -> None:
+    facts = replace(home(), source=source, every=every, limit=limit, expected="why")
+    assert figures(facts)["Expected"] == f"{said} (why)"
 
 
 def test_a_dataset_of_which_nothing_is_stored() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, date
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,7 @@ from tests.markup import read
 from tests.report_facts import DAY, NOW, TODAY, at, dataset, days, home, stopped, stream, vm, weekly, young
 
 from fullsend_report import nights
-from fullsend_report.facts import DatasetFacts
+from fullsend_report.facts import DatasetFacts, RhythmSource
 from fullsend_report.nights import DayState
 
 
@@ -61,8 +61,19 @@ def test_after_two_weeks_a_weekly_dataset_is_missing_twice() -> None:
     ]
 
 
-def test_without_an_interval_no_day_is_missing() -> None:
-    assert states(nightly([0, 5], every=None), range(7)) == ["whole", *["unknown"] * 4, "whole", "unknown"]
+@pytest.mark.parametrize("every", [35 * DAY, 7 * DAY, None])
+def test_without_a_rhythm_a_day_on_which_nothing_came_is_unknown(every: float | None) -> None:
+    """What the surveyor allows until more is known is no rhythm. A receiver that tells no history has no interval."""
+    young_ = nightly([1, 5], every=every, source="unknown")
+    assert states(young_, range(7)) == ["unknown", "whole", *["unknown"] * 3, "whole", "unknown"]
+    assert states(replace(young_, late=True), [0, 2]) == ["late", "unknown"]
+
+
+def test_a_dataset_that_nobody_waits_for_is_never_due() -> None:
+    assert states(nightly([2, 5], every=None), range(7)) == ["idle"] * 2 + ["whole"] + ["idle"] * 2 + [
+        "whole",
+        "unknown",
+    ]
 
 
 def test_before_the_record_no_day_is_missing() -> None:
@@ -112,7 +123,7 @@ def test_a_time_beyond_all_calendars_breaks_nothing() -> None:
 
 def test_weekends_without_arrivals_are_learnt_and_not_missing() -> None:
     came = [ago for ago in weekdays() if ago != 17]  # a Wednesday
-    learnt = nightly(came, every=3 * DAY, learnt=True)
+    learnt = nightly(came, every=3 * DAY, source="learnt")
     calendar = nights.calendar_of(learnt, NOW, UTC)
     assert calendar.of("missing") == [TODAY - 17]
     assert len(calendar.of("idle")) == 25
@@ -124,7 +135,7 @@ def test_weekends_are_missing_where_the_configuration_expects_them() -> None:
 
 
 def test_two_weeks_tell_no_weekdays() -> None:
-    short = nightly([ago for ago in weekdays() if ago < 14], every=DAY, learnt=True)
+    short = nightly([ago for ago in weekdays() if ago < 14], every=DAY, source="learnt")
     assert nights.calendar_of(short, NOW, UTC).of("missing")
 
 
@@ -138,7 +149,11 @@ def test_what_is_not_late_is_not_missing_since_its_last_arrival() -> None:
     unchanged=st.sets(st.integers(0, 120)),
     recorded=st.none() | st.integers(0, 120),
     rhythm=st.fixed_dictionaries(
-        {"every": st.none() | st.floats(60, 60 * DAY), "late": st.booleans(), "learnt": st.booleans()}
+        {
+            "every": st.none() | st.floats(60, 60 * DAY),
+            "late": st.booleans(),
+            "source": st.sampled_from(get_args(RhythmSource)),
+        }
     ),
 )
 def test_what_came_is_never_missing_and_what_is_not_known_neither(
@@ -149,7 +164,8 @@ def test_what_came_is_never_missing_and_what_is_not_known_neither(
     seen = {TODAY - ago for ago in came | unchanged}
     missing = set(calendar.of("missing"))
     assert not missing & seen
-    assert not missing or (rhythm["every"] is not None and (recorded is not None or min(missing) > max(seen)))
+    assert not missing or (rhythm["every"] is not None and rhythm["source"] != "unknown")
+    assert not missing or (recorded is not None or min(missing) > max(seen))
     assert all(day > TODAY - (recorded or 0) or day > max(seen) for day in missing)
     assert set(calendar.of("whole")) | set(calendar.of("unchanged")) <= seen
     assert all(

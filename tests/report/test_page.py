@@ -72,10 +72,14 @@ def test_all_is_well() -> None:
 def test_all_is_not_called_well_where_the_rhythm_is_not_known() -> None:
     assert verdict(one(young())) == (
         "All is well, as far as is known There is no alarm. Of all datasets it is not known how often they should come,"
-        " so nobody would notice if they stopped."
+        " so nobody would soon notice if they stopped."
     )
     both = report(hosts=(HostFacts(name="alpha", datasets=(young(), home())),), alarms=())
     assert "Of 1 dataset it is not known" in verdict(both)
+
+
+def test_what_nobody_waits_for_is_known() -> None:
+    assert verdict(one(replace(home(), every=None, limit=None, source="configured"))).startswith("All is well There")
 
 
 @pytest.mark.parametrize("troubled", [vm(), replace(home(), late=True), replace(home(), broken=1)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import tzinfo
-from typing import Final, Literal
+from typing import Final
 
 from fullsend_protocol.shared.units import format_size, format_time, plural
 from fullsend_receiver.monitor.copy_text import copy_line
@@ -17,7 +17,6 @@ from fullsend_receiver.monitor.overview import (
     Alarm,
     DatasetOverview,
     Drill,
-    Expectation,
     Level,
     Overview,
     ScrubOverview,
@@ -32,12 +31,13 @@ from fullsend_report.facts import (
     HostFacts,
     ReportedAlarm,
     ReportFacts,
+    RhythmSource,
     RoomFacts,
     StreamFacts,
 )
 from fullsend_report.figures import moment, span
 
-_EXPECTED: Final[Mapping[Literal["configured", "learnt", "unknown"], str]] = {
+_EXPECTED: Final[Mapping[RhythmSource, str]] = {
     "configured": "set in receiver.toml",
     "learnt": "learnt from its rhythm",
     "unknown": "too little has come to learn it",
@@ -162,8 +162,8 @@ def _dataset(about: DatasetOverview) -> DatasetFacts:
         recorded_since=about.history.since,
         every=about.expectation.every,
         limit=about.expectation.limit,
-        expected=_expected(about.expectation),
-        learnt=about.expectation.source == "learnt",
+        source=about.expectation.source,
+        expected=_EXPECTED[about.expectation.source],
         stream_count=about.streams,
         fulls=about.fulls,
         raw_bytes=about.raw_bytes,
@@ -176,12 +176,6 @@ def _dataset(about: DatasetOverview) -> DatasetFacts:
         oldest_check=about.oldest_check,
         unchecked=about.unchecked,
     )
-
-
-def _expected(expectation: Expectation) -> str:
-    if expectation.source == "configured" and expectation.every is None:
-        return "receiver.toml says never"
-    return _EXPECTED[expectation.source]
 
 
 def _stream(note: StreamNote, prune: NextPrune) -> StreamFacts:

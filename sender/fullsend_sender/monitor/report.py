@@ -23,6 +23,7 @@ from fullsend_report.facts import (
     HostFacts,
     ReportedAlarm,
     ReportFacts,
+    RhythmSource,
     RoomFacts,
     StreamFacts,
 )
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from fullsend_sender.host.identity import Identity
     from fullsend_sender.host.options import Endpoint
 
-_SOURCES: Final = {
+_SOURCES: Final[Mapping[RhythmSource, str]] = {
     "configured": "set at the receiver",
     "learnt": "the receiver has learnt it from its rhythm",
     "unknown": "the receiver has not learnt it yet",
@@ -191,8 +192,8 @@ def _dataset(name: str, found: list[StreamEntry], told: ToldFacts, zone: tzinfo 
         recorded_since=None if history is None or history.since is None else parse_time(history.since),
         every=None if history is None else history.every,
         limit=None if history is None else history.limit,
+        source="unknown" if history is None else history.source,
         expected="the receiver tells nothing about it" if history is None else _SOURCES[history.source],
-        learnt=history is not None and history.source == "learnt",
         late=history is not None and history.late,
         stream_count=len(entries),
         fulls=sum(each.kind == "full" for each in entries),

@@ -148,19 +148,38 @@ def test_history_and_expectation_are_passed_on() -> None:
     assert [(each.day, each.received, each.unchanged) for each in about.days] == [(739947, 1, 0), (739948, 0, 1)]
     assert about.times == (NOW - 7 * 3600, NOW - 3600)
     assert about.recorded_since == NOW - 50 * DAY
-    assert (about.every, about.limit, about.learnt) == (DAY, 1.5 * DAY, True)
+    assert (about.every, about.limit, about.source) == (DAY, 1.5 * DAY, "learnt")
 
 
 @pytest.mark.parametrize(
     ("expectation", "said"),
     [
         (Expectation(every=DAY, source="configured"), "set in receiver.toml"),
-        (Expectation(every=None, source="configured"), "receiver.toml says never"),
-        (Expectation(every=None, source="unknown"), "too little has come to learn it"),
+        (Expectation(every=None, source="configured"), "set in receiver.toml"),
+        (Expectation(every=35 * DAY, source="unknown"), "too little has come to learn it"),
     ],
 )
 def test_why_it_is_expected(expectation: Expectation, said: str) -> None:
-    assert only(overview(sender(dataset(expectation=expectation)))).expected == said
+    about = only(overview(sender(dataset(expectation=expectation))))
+    assert (about.source, about.expected) == (expectation.source, said)
+
+
+def test_a_dataset_that_came_once_is_not_called_well() -> None:
+    """Thirty days later it is not late yet, and how often it should come is not known."""
+    once = dataset(
+        age=30 * DAY,
+        expectation=Expectation(every=35 * DAY, source="unknown"),
+        history=History(nights=(Night(day=739918, received=1),), since=NOW - 31 * DAY),
+    )
+    page = read(render(facts(overview(sender(once)))).removeprefix("<!DOCTYPE html>"))
+    assert page.every("section", "verdict")[0].whole_text.startswith(
+        "All is well, as far as is known There is no alarm."
+    )
+    card = page.every("details", "ds")[0]
+    assert card.definitions()["Expected"].startswith("not known, late after 35")
+    calendar = card.every("svg", "cal")[0].attributes["aria-label"]
+    assert "not expected" not in calendar
+    assert "missing" not in calendar
 
 
 def test_streams_have_their_fates() -> None:

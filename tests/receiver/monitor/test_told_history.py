@@ -66,8 +66,14 @@ def test_a_sender_is_told_its_own_by_name() -> None:
 
 
 def test_what_is_not_known_is_null() -> None:
-    unknown = changed(age=None, expectation=Expectation(every=None, source="unknown"), history=History())
-    assert (unknown.age, unknown.every, unknown.limit, unknown.since, unknown.nights) == (None, None, None, None, [])
+    unknown = changed(age=None, expectation=Expectation(every=35 * DAY, source="unknown"), history=History())
+    assert (unknown.age, unknown.since, unknown.nights) == (None, None, [])
+    assert (unknown.every, unknown.limit, unknown.source) == (35 * 86400, 35 * 86400, "unknown")
+
+
+def test_what_nobody_waits_for_has_no_limit() -> None:
+    never = changed(expectation=Expectation(every=None, source="configured"))
+    assert (never.every, never.limit, never.source) == (None, None, "configured")
 
 
 def test_what_is_overdue_is_late() -> None:

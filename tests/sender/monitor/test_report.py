@@ -19,6 +19,7 @@ from fullsend_protocol.shared.exit_codes import NagiosState
 from fullsend_protocol.shared.units import parse_time
 from fullsend_protocol.wire import messages
 from fullsend_report.facts import DatasetFacts, ReportFacts
+from fullsend_report.page import render
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.monitor.report import ToldFacts, ask, report_facts
 from fullsend_sender.monitor.status import BackupState, ReceiverState
@@ -63,7 +64,7 @@ def test_what_the_receiver_tells_is_on_the_page() -> None:
     assert (about.name, about.snapshot, about.stream_count) == (NAME, STATUS.snapshot, 1)
     assert (about.raw_bytes, about.stored_bytes) == (entry.raw_bytes, entry.stored_bytes)
     assert (about.chain_streams, about.chain_raw_bytes, about.chain_stored_bytes) == (3, 120, None)
-    assert (about.every, about.limit, about.late, about.age, about.learnt) == (86400, 129600, False, 1800, True)
+    assert (about.every, about.limit, about.late, about.age, about.source) == (86400, 129600, False, 1800, "learnt")
     assert [(each.day, each.received) for each in about.days] == [(739943, 1)]
     assert about.recorded_since == parse_time("2026-11-01T06:30:00Z")
     page = facts(told())
@@ -76,9 +77,16 @@ def test_what_the_receiver_tells_is_on_the_page() -> None:
 
 def test_without_a_history_other_days_are_unknown() -> None:
     about = only(told(histories={}))
-    assert (about.every, about.recorded_since, about.late) == (None, None, False)
+    assert (about.every, about.source, about.recorded_since, about.late) == (None, "unknown", None, False)
     assert [each.received for each in about.days] == [1]
     assert any("tells no history" in each for each in facts(told(histories={})).notes)
+
+
+def test_what_the_receiver_has_not_learnt_yet_is_not_called_well() -> None:
+    young = HISTORY.model_copy(update={"every": 35 * 86400, "limit": 35 * 86400, "source": "unknown"})
+    page = read(render(facts(told(histories={NAME: young}))).removeprefix("<!DOCTYPE html>"))
+    assert page.every("section", "verdict")[0].whole_text.startswith("All is well, as far as is known")
+    assert only(told(histories={NAME: young})).source == "unknown"
 
 
 def test_days_have_what_arrived_on_them() -> None:
