@@ -8,6 +8,7 @@ that could not be read is tried again later, at growing intervals.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -52,7 +53,8 @@ class Survey:
     `streams`: all; `current`: checked, or received, within `every`; `checked`: ever checked; `oldest`: the earliest
     time of last check or reception, None: there is no stream; `due_streams`, `due_bytes`: all that is due, stored
     bytes; `damaged`: known damaged streams; `unasked`: those of them for which no person has asked for a check since;
-    `unreadable`: streams whose last check could not read them, each with the reason.
+    `unreadable`: streams whose last check could not read them, some of them named, each with the reason;
+    `unreadable_of`: how many these are, by sender.
     """
 
     now: float
@@ -67,6 +69,7 @@ class Survey:
     damaged: int = 0
     unasked: int = 0
     unreadable: int = 0
+    unreadable_of: Counter[str] = field(default_factory=Counter)
     named_damaged: list[str] = field(default_factory=list)
     named_unreadable: list[tuple[str, str]] = field(default_factory=list)
     _due: list[Due] = field(default_factory=list)
@@ -89,6 +92,7 @@ class Survey:
                     self.named_damaged.append(stream.path)
         if result is not None and result.unreadable is not None:
             self.unreadable += 1
+            self.unreadable_of[stream.sender] += 1
             if len(self.named_unreadable) < _NAMED:
                 self.named_unreadable.append((stream.path, result.unreadable))
         segmented = stream.sha256 is None and (result is None or not result.at)
@@ -140,6 +144,7 @@ def total(parts: Iterable[Survey], *, now: float, every: float) -> Survey:
         for name in ("streams", "stored_bytes", "current", "checked", "due_streams", "due_bytes", "damaged", "unasked"):
             setattr(found, name, getattr(found, name) + getattr(part, name))
         found.unreadable += part.unreadable
+        found.unreadable_of.update(part.unreadable_of)
         found.oldest = min((each for each in (found.oldest, part.oldest) if each is not None), default=None)
         found.named_damaged = [*found.named_damaged, *part.named_damaged][:_NAMED]
         found.named_unreadable = [*found.named_unreadable, *part.named_unreadable][:_NAMED]

@@ -14,8 +14,9 @@ _LEVELS: Final[dict[Level, int]] = {"warning": logging.WARNING, "critical": logg
 
 
 def alarm_changes(before: Iterable[Alarm], after: Iterable[Alarm]) -> Iterator[tuple[AlarmRaised | AlarmCleared, int]]:
-    """Yield an event for each alarm that ended, began, or became critical; each with its level, as in `logging`. The
-    ended ones come first: one may have become another, and who shows the newest event alone must not show an end.
+    """Yield an event for each alarm that ended, began, became critical, or tells of more streams; each with its level,
+    as in `logging`. The ended ones come first: one may have become another, and who shows the newest event alone must
+    not show an end.
     """
     known = {each.key: each for each in before}
     present = {each.key: each for each in after}
@@ -25,7 +26,7 @@ def alarm_changes(before: Iterable[Alarm], after: Iterable[Alarm]) -> Iterator[t
             yield AlarmCleared(text=text, lasting=len(present), **_fields(alarm)), logging.INFO
     for key, alarm in present.items():
         old = known.get(key)
-        if old is None or (old.level, alarm.level) == ("warning", "critical"):
+        if old is None or (old.level, alarm.level) == ("warning", "critical") or alarm.count > old.count:
             yield AlarmRaised(text=printable(f"{alarm.code}: {alarm.text}"), **_fields(alarm)), _LEVELS[alarm.level]
 
 

@@ -1,6 +1,6 @@
 """Says, by an event each, when an alarm begins and when it has ended: the document alarms.json has those that last.
 
-    {"format": 1, "alarms": [{"code", "level", "text", "sender", "dataset", "since"}, ...]}
+    {"format": 1, "alarms": [{"code", "level", "text", "sender", "dataset", "since", "count"}, ...]}
 
 So a restart repeats none, and an alarm keeps the time at which it began.
 """
@@ -35,6 +35,7 @@ class _AlarmEntry(DiskModel):
     sender: str | None = None
     dataset: str | None = None
     since: float | None = Field(default=None, allow_inf_nan=False)
+    count: int = 0  # an earlier version has none: what it counts now is told once
 
 
 class _Lasting(DiskModel):
@@ -90,7 +91,7 @@ class AlarmLog:
         for event, level in alarm_changes(self.known(), alarms):
             emit(event, level)
         self._known = alarms
-        changed = {(each.key, each.level) for each in self._written} != {(each.key, each.level) for each in self._known}
+        changed = _told_of(self._written) != _told_of(self._known)
         # The events first: if the daemon is killed in between, the next one says them again, and no hook misses them.
         if changed and settle_events():
             self._write(self._known)
@@ -104,3 +105,8 @@ class AlarmLog:
             log.debug("the alarms cannot be noted: %s", error)
             return
         self._written = alarms
+
+
+def _told_of(alarms: Sequence[Alarm]) -> set[tuple[tuple[str, str, str], Level, int]]:
+    """Return what decides whether there is an event to say."""
+    return {(each.key, each.level, each.count) for each in alarms}

@@ -7,6 +7,7 @@ denies. A clock that was wrong neither hides that a dataset is late nor makes al
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -142,7 +143,7 @@ def _all(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
     yield from _room(overview, facts)
     yield from _scrub(overview, facts)
     for name, where, text in facts.problems:
-        yield _critical("unread", text, name, where)
+        yield _critical("unread", text, name, where, count=1)
     for trouble in facts.troubles:
         yield _critical("prune", trouble.text, trouble.sender, trouble.dataset)
     if overview.copy is not None:
@@ -276,7 +277,7 @@ def _damage(each: DatasetOverview) -> Iterator[Alarm]:
         what += [f"{each.broken} of {plural(each.streams, 'stream')} cannot be restored"] if each.broken else []
         state = "" if each.guid is not None else "; nothing of it can be restored"
         text = f"{name}: {', '.join(what)}{state}: see `fullsendd list {name}`; the next push of it repairs what it can"
-        yield _critical("damage", text, each.sender, each.dataset)
+        yield _critical("damage", text, each.sender, each.dataset, count=each.damaged + each.broken)
     elif each.lost_spill_count:
         loss = restoring_loses(each.lost_spill_count)
         text = f"{name}: {loss}: push a full without -e and -w"
@@ -294,7 +295,11 @@ def _scrub(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
     survey, disk = facts.survey, f" (disk {facts.disk})" if facts.disk else ""
     for file, why in survey.named_unreadable:
         text = f"{file}: could not be checked: {why}{disk}; it is tried again later"
-        yield _critical("unread", text, file.partition("/")[0])
+        yield _critical("unread", text, file.partition("/")[0], count=1)
+    named = Counter(file.partition("/")[0] for file, _why in survey.named_unreadable)
+    for sender, count in sorted((survey.unreadable_of - named).items()):
+        text = f"{plural(count, 'stream')} of {sender}, not named here, could not be checked{disk}"
+        yield _critical("unread", f"{text}: see the log of the daemon", sender, count=count)
     if overview.scrub.stopped:
         yield _critical(
             "scrub-stopped",
@@ -491,12 +496,15 @@ def _clock(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
 # --- shared
 
 
-def _critical(code: AlarmCode, text: str, sender: str | None = None, dataset: str | None = None) -> Alarm:
-    return Alarm(code=code, level="critical", text=text, sender=sender, dataset=dataset)
+def _critical(
+    code: AlarmCode, text: str, sender: str | None = None, dataset: str | None = None, *, count: int = 0
+) -> Alarm:
+    return Alarm(code=code, level="critical", text=text, sender=sender, dataset=dataset, count=count)
 
 
 def _joined(one: Alarm, other: Alarm) -> Alarm:
     """Return one alarm for two of the same key."""
     level: Level = "critical" if "critical" in {one.level, other.level} else "warning"
     times = [each.since for each in (one, other) if each.since is not None]
-    return replace(one, level=level, text=f"{one.text}; {other.text}", since=min(times, default=None))
+    text, count = f"{one.text}; {other.text}", one.count + other.count
+    return replace(one, level=level, text=text, since=min(times, default=None), count=count)

@@ -42,7 +42,8 @@ Level = Literal["warning", "critical"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alarm:
     """One thing that a person should look at. `sender`, `dataset`: None: of the store, or of the whole sender; `text`:
-    one line, what is wrong and what to do; `since`: when it began, None: unknown.
+    one line, what is wrong and what to do; `since`: when it began, None: unknown; `count`: of how many streams it
+    tells that are damaged or cannot be read, 0: it tells of none. It is told again when that has grown.
     """
 
     code: AlarmCode
@@ -51,6 +52,7 @@ class Alarm:
     sender: str | None = None
     dataset: str | None = None
     since: float | None = None
+    count: int = 0
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -13,7 +13,7 @@ from fullsend_protocol.shared.units import format_time, parse_time
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.maintenance import schedule
-from fullsend_receiver.maintenance.schedule import RETRY_FIRST, RETRY_MAX, Survey, survey
+from fullsend_receiver.maintenance.schedule import RETRY_FIRST, RETRY_MAX, Survey, survey, total
 
 DAY = 86400.0
 NOW = 1_800_000_000.0
@@ -114,6 +114,8 @@ def test_how_it_stands() -> None:
     assert (standing.damaged, standing.unasked, standing.unreadable) == (1, 1, 1)
     assert standing.named_damaged == ["alpha/tank/damaged"]
     assert standing.named_unreadable == [("alpha/tank/unread", "EIO")]
+    assert standing.unreadable_of == {"alpha": 1}
+    assert total([standing, standing], now=NOW, every=EVERY).unreadable_of == {"alpha": 2}
     assert standing.oldest == parse_time(format_time(NOW - 44 * DAY))
     assert not standing.behind
     standing.add(stream("older", NOW - 46 * DAY), None)

@@ -37,6 +37,15 @@ def test_an_alarm_that_becomes_critical_is_raised_again_and_not_the_other_way() 
     assert not list(alarm_changes([critical], [LATE]))
 
 
+def test_an_alarm_is_raised_again_when_it_tells_of_more_streams_and_not_of_less() -> None:
+    orphan = Alarm(code="damage", level="critical", text="1 stream damaged", sender="alpha", dataset="tank", count=1)
+    worse = replace(orphan, text="3 streams damaged", count=3)
+    ((event, level),) = alarm_changes([orphan], [worse])
+    assert (event.name, event.text, level) == ("alarm-raised", "damage: 3 streams damaged", logging.ERROR)
+    assert not list(alarm_changes([worse], [replace(worse, text="3 streams are damaged")]))
+    assert not list(alarm_changes([worse], [orphan]))
+
+
 def test_the_same_code_of_two_datasets_is_two_alarms() -> None:
     other = replace(LATE, dataset="tank/vm")
     ((event, _level),) = alarm_changes([LATE], [LATE, other])

@@ -71,6 +71,31 @@ def test_a_restart_repeats_none(daemon: Daemon, store: LocalStore) -> None:
     assert daemon.log.known() == (FULL,)
 
 
+def test_new_damage_is_logged_beside_the_old_one_also_after_a_restart(daemon: Daemon, store: LocalStore) -> None:
+    orphan = Alarm(code="damage", level="critical", text="1 stream damaged", sender="alpha", dataset="tank", count=1)
+    daemon.look(orphan)
+    worse = replace(orphan, text="2 streams damaged", count=2)
+    assert daemon.look(worse) == [("ERROR", "damage: 2 streams damaged")]
+    daemon.restart()
+    assert daemon.look(worse) == []
+    assert daemon.look(orphan) == []  # one was repaired
+    daemon.restart()
+    assert daemon.look(worse) == [("ERROR", "damage: 2 streams damaged")]
+    assert read_alarms(store.documents) == (worse,)
+
+
+def test_a_document_of_an_earlier_version_has_no_counts(daemon: Daemon, store: LocalStore) -> None:
+    (store.state / "alarms.json").write_bytes(
+        b'{"format": 1, "alarms": [{"code": "damage", "level": "critical", "text": "x", "sender": "a", "dataset": "b",'
+        b' "since": 1.0}]}'
+    )
+    (before,) = read_alarms(store.documents)
+    assert before == Alarm(code="damage", level="critical", text="x", sender="a", dataset="b", since=1.0)
+    # What came meanwhile was told to nobody.
+    assert daemon.look(replace(before, text="y", count=2)) == [("ERROR", "damage: y")]
+    assert daemon.look(replace(before, text="y", count=2)) == []
+
+
 def test_the_document_is_written_only_for_what_has_changed(daemon: Daemon, store: LocalStore) -> None:
     path = store.state / "alarms.json"
     daemon.look()

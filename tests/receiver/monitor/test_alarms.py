@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import Any, Final
 
@@ -334,7 +335,7 @@ def test_the_clock_of_a_sender_that_was_set_back_is_named() -> None:
 
 def test_damage_is_critical() -> None:
     alarm = only(overview(dataset(damaged=1, broken=2)))
-    assert (alarm.code, alarm.level) == ("damage", "critical")
+    assert (alarm.code, alarm.level, alarm.count) == ("damage", "critical", 3)
     assert alarm.text.startswith("alpha/tank/home: 1 stream damaged, 2 of 3 streams cannot be restored: see ")
     assert "nothing of it can be restored" in only(overview(dataset(broken=3, guid=None))).text
 
@@ -347,6 +348,7 @@ def test_what_cannot_be_read_is_critical() -> None:
     problems = [("alpha", "tank/home", "x: no manifest"), ("alpha", "tank/home", "y: no manifest")]
     alarm = only(overview(dataset()), problems=problems)
     assert (alarm.code, alarm.level, alarm.text) == ("unread", "critical", "x: no manifest; y: no manifest")
+    assert alarm.count == 2
     assert found(overview(dataset()), problems=[("alpha", None, "away")]) == [("unread", "critical", None)]
 
 
@@ -355,6 +357,17 @@ def test_a_check_that_could_not_read_is_critical() -> None:
     alarm = only(overview(dataset()), survey=survey, disk="/dev/sdb")
     assert (alarm.code, alarm.level, alarm.sender) == ("unread", "critical", "alpha")
     assert "EIO (disk /dev/sdb)" in alarm.text
+    assert alarm.count == 1
+
+
+def test_checks_that_could_not_read_count_for_their_sender_also_those_that_are_not_named() -> None:
+    """Otherwise the next one would be told to nobody."""
+    named = [("alpha/x.zst", "EIO"), ("alpha/y.zst", "EIO")]
+    unread = Counter(alpha=4, bravo=3)
+    survey = Survey(now=NOW, every=DAY, unreadable=7, unreadable_of=unread, named_unreadable=named)
+    alarms = find_alarms(overview(dataset()), facts(survey=survey))
+    assert [(each.code, each.sender, each.count) for each in alarms] == [("unread", "alpha", 4), ("unread", "bravo", 3)]
+    assert "2 streams of alpha, not named here, could not be checked: see the log" in alarms[0].text
 
 
 def test_a_scrub_that_is_behind_warns_and_one_that_has_stopped_is_critical() -> None:
@@ -515,3 +528,4 @@ def test_two_of_the_same_key_are_one() -> None:
     survey = Survey(now=NOW, every=DAY, named_unreadable=[("alpha/x.zst", "EIO")])
     alarm = only(overview(dataset()), survey=survey, problems=[("alpha", None, "away")])
     assert alarm.text == "alpha/x.zst: could not be checked: EIO; it is tried again later; away"
+    assert alarm.count == 2
