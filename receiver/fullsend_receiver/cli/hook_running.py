@@ -70,7 +70,12 @@ def follow(store: Store, settings: Callable[[], HookSettings], told_to_stop: Cal
             failed.set()
             stop.set()
 
-    watch = DaemonWatch(store, partial(_answers, store), lambda event: _tell(event, settings(), stop))
+    watch = DaemonWatch(
+        store,
+        partial(_answers, store),
+        lambda event, at: _tell(event, at, settings(), stop),
+        retry_for=lambda: settings().retry_for,
+    )
     works: list[Callable[[], None]] = [HookFollower(name, store, settings, stop).follow for name in HOOK_NAMES]
     works += [lambda: _repeat(watch.look, stop), lambda: _repeat(watch.look_for_hang, stop)]
     # A disk that never answers must not keep the process.
@@ -119,14 +124,17 @@ def _answers(store: Store) -> bool:
     return True
 
 
-def _tell(event: Event, settings: HookSettings, stop: threading.Event) -> None:
-    """Run `on-failure` for an event that the event journal cannot have. It is tried once."""
+def _tell(event: Event, at: float, settings: HookSettings, stop: threading.Event) -> bool:
+    """Run `on-failure` once for an event that the event journal cannot have. `at`: when it happened, in seconds since
+    the epoch. Returns: whether the hook succeeded; without a hook nobody wants to know, so it did.
+    """
     command = settings.command("on-failure")
     if command is None:
-        return
-    now = time.time()
-    facts = payload(facts_of(event, at=now, level="error"), "on-failure", f"direct-{int(now)}")
+        return True
+    facts = payload(facts_of(event, at=at, level="error"), "on-failure", f"direct-{int(at)}")
     try:
         run_hook(command, facts, time_limit=settings.time_limit, stopping=stop.is_set)
     except (HookError, HookStopped) as error:
         log.error("on-failure: %s", error)  # noqa: TRY400 - where says nothing
+        return False
+    return True

@@ -1,15 +1,18 @@
 """Notices, beside the daemon, that nothing else could say anything: the daemon is silent, or the store is away.
 
 Without the daemon nobody finds that a sender is late. Without the store, or on a full disk, no event can be written for
-a hook: then the hook `on-failure` is run at once, past the event journal. A disk that never answers, such as one of NFS
+a hook: then the hook `on-failure` is run at once, past the event journal. If it fails, it is run again at the next
+looks: what took the store away may have taken the way to a person, too. A disk that never answers, such as one of NFS
 whose server is gone, keeps the thread that looks: another thread tells.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from fullsend_protocol.shared.units import format_duration
@@ -28,6 +31,18 @@ PATIENCE: Final = 600.0
 _ROOM_LEAST: Final = 1 << 20
 
 
+@dataclass(slots=True)
+class _Notice:
+    """What a person is told past the event journal, in as many tries as it takes. `at`: when it happened, in seconds
+    since the epoch; `since`: the first try, by the clock of the watch; `done`: it was told, or given up.
+    """
+
+    event: Event
+    at: float
+    since: float
+    done: bool = False
+
+
 class DaemonWatch:
     """Looks whether the daemon answers, and whether the store can be written to."""
 
@@ -35,23 +50,28 @@ class DaemonWatch:
         self,
         store: Store,
         answers: Callable[[], bool],
-        tell: Callable[[Event], None],
+        tell: Callable[[Event, float], bool],
         *,
+        retry_for: Callable[[], float],
         clock: Callable[[], float] = time.monotonic,
         patience: float = PATIENCE,
     ) -> None:
-        """`answers`: whether the daemon answers; blocks. `tell`: tells a person without the event journal; `clock`: in
-        seconds.
+        """`answers`: whether the daemon answers; blocks. `tell`: tells a person, without the event journal, of an event
+        that happened at this time, in seconds since the epoch; blocks, and returns whether that succeeded. The time is
+        the same for each try. `retry_for`: seconds for which one that failed is tried again; `clock`: in seconds.
         """
         self._store = store
         self._answers = answers
         self._tell = tell
+        self._retry_for = retry_for
         self._clock = clock
         self._patience = patience
         self._silent_since: float | None = None
         self._silent_said = False
         self._away_since: float | None = None
-        self._away_said = False
+        self._telling = threading.Lock()  # held while a person is told
+        self._away: _Notice | None = None
+        self._back: _Notice | None = None
         self._asked_disk: float | None = None  # since when it has not answered
 
     def look(self) -> None:
@@ -60,13 +80,11 @@ class DaemonWatch:
         away = self._why_away()
         if away is not None:
             self._away_since = now if self._away_since is None else self._away_since
-            if now - self._away_since >= self._patience and not self._away_said:
-                self._away_said = True
+            if now - self._away_since >= self._patience:
                 self._tell_away(away, now - self._away_since)
             return  # the daemon, if it runs, cannot be asked: its socket is in the store
-        if self._away_said:
-            self._tell(StoreBack(text="the store can be written to again"))
-        self._away_since, self._away_said = None, False
+        self._away_since = None
+        self._tell_back()
         if self._answers():
             if self._silent_said:
                 emit(DaemonAnswers(text="the daemon answers again"), logging.WARNING)
@@ -86,14 +104,39 @@ class DaemonWatch:
         """Say, in another thread than that of `look`, that the disk has not answered for too long. Asks no disk."""
         asked = self._asked_disk
         silent = 0.0 if asked is None else self._clock() - asked
-        if silent >= self._patience and not self._away_said:
-            self._away_said = True  # when it answers, `look` says so
-            self._tell_away("its disk does not answer", silent)
+        if silent >= self._patience:
+            self._tell_away("its disk does not answer", silent)  # when it answers, `look` says so
 
     def _tell_away(self, why: str, seconds: float) -> None:
-        text = f"for {format_duration(seconds)} the store cannot be written to, and pushes are refused: {why}"
-        log.error("%s", text)
-        self._tell(StoreAway(text=text, state="away", why=why))
+        with self._telling:
+            if self._away is None or self._back is not None:  # it has gone again
+                text = f"for {format_duration(seconds)} the store cannot be written to, and pushes are refused: {why}"
+                log.error("%s", text)
+                self._away, self._back = self._notice(StoreAway(text=text, state="away", why=why)), None
+            self._try(self._away)
+
+    def _tell_back(self) -> None:
+        """Say that the store is back, if somebody was told, or should have been, that it is away."""
+        with self._telling:
+            if self._away is None:
+                return
+            if self._back is None:
+                self._back = self._notice(StoreBack(text="the store can be written to again"))
+            self._try(self._back)
+            if self._back.done:
+                self._away = self._back = None
+
+    def _notice(self, event: Event) -> _Notice:
+        return _Notice(event, time.time(), self._clock())
+
+    def _try(self, notice: _Notice) -> None:
+        """Tell it, unless that is done. It is the same event each time: who is told twice can see it by its id."""
+        if notice.done:
+            return
+        notice.done = self._tell(notice.event, notice.at)
+        if not notice.done and self._clock() - notice.since >= self._retry_for():
+            log.error("on-failure: given up, and nobody was told: %s", notice.event.text)
+            notice.done = True
 
     def _why_away(self) -> str | None:
         self._asked_disk = self._clock()

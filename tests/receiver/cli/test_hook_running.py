@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import threading
@@ -54,14 +55,15 @@ def test_what_the_journal_cannot_have_reaches_the_hook(tmp_path: Path) -> None:
     file = tmp_path / "said"
     settings = HookSettings(on_failure=("sh", "-c", f'cat >"{file}"'))
     event = StoreAway(text="the store is away", state="away", why="unmounted")
-    hook_running._tell(event, settings, threading.Event())
-    assert '"event": "store-away"' in file.read_text()
-    hook_running._tell(event, HookSettings(), threading.Event())  # no hook, no error
+    assert hook_running._tell(event, 1.5, settings, threading.Event())
+    said = json.loads(file.read_text())
+    assert (said["event"], said["id"], said["time"]) == ("store-away", "direct-1", "1970-01-01T00:00:01Z")
+    assert hook_running._tell(event, 1.5, HookSettings(), threading.Event())  # no hook, no error
 
 
 def test_a_hook_that_fails_then_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     event = StoreAway(text="the store is away", state="away", why="unmounted")
-    hook_running._tell(event, HookSettings(on_failure=("false",)), threading.Event())
+    assert not hook_running._tell(event, 1.5, HookSettings(on_failure=("false",)), threading.Event())
     assert "on-failure: `false` has failed: exit code 1" in caplog.text
 
 

@@ -31,11 +31,25 @@ class Watched:
     answers: bool = True
     now: float = 0.0
     told: list[Event] = field(default_factory=list)
+    tries: list[tuple[Event, float]] = field(default_factory=list)
+    reached: bool = True
+    retry_for: float = 3600.0
 
     def __post_init__(self) -> None:
         self.watch = DaemonWatch(
-            self.store, lambda: self.answers, self.told.append, clock=lambda: self.now, patience=600
+            self.store,
+            lambda: self.answers,
+            self.tell,
+            retry_for=lambda: self.retry_for,
+            clock=lambda: self.now,
+            patience=600,
         )
+
+    def tell(self, event: Event, at: float) -> bool:
+        self.tries.append((event, at))
+        if self.reached:
+            self.told.append(event)
+        return self.reached
 
     def look(self, now: float) -> None:
         self.now = now
@@ -92,6 +106,75 @@ def test_a_store_that_is_away_is_told_past_the_journal(store: LocalStore, caplog
     watched.look(2060)
     assert [each.name for each in watched.told] == ["store-away", "store-back"]
     assert names(caplog) == []
+
+
+def away_for(watched: Watched, *times: float) -> Path:
+    """Take the store away, and look at these times. Returns: where its marker is."""
+    away = watched.store.marker.rename(watched.store.root / "away")
+    for now in (0.0, *times):
+        watched.look(now)
+    return away
+
+
+def test_a_hook_that_fails_is_run_again_for_the_same_event_until_it_succeeds(store: LocalStore) -> None:
+    """What took the store away may have taken the mail server, too."""
+    watched = Watched(store, reached=False)
+    away = away_for(watched, 600, 660)
+    assert len(watched.tries) == 2
+    assert watched.tries[0] == watched.tries[1]  # so its id is the same
+    watched.reached = True
+    for now in (720, 780, 840):
+        watched.look(now)
+    assert [each.name for each in watched.told] == ["store-away"]
+    assert len(watched.tries) == 3
+    watched.reached = False
+    away.rename(store.marker)
+    watched.look(900)
+    watched.reached = True
+    for now in (960, 1020):
+        watched.look(now)
+    assert [each.name for each in watched.told] == ["store-away", "store-back"]
+
+
+def test_a_hook_that_never_succeeds_is_given_up(store: LocalStore, caplog: pytest.LogCaptureFixture) -> None:
+    watched = Watched(store, reached=False, retry_for=120)
+    away = away_for(watched, *range(600, 1200, 60))
+    assert len(watched.tries) == 3
+    assert "on-failure: given up, and nobody was told: for 0:10:00 the store" in caplog.text
+    watched.reached = True
+    away.rename(store.marker)
+    watched.look(1200)
+    watched.look(1260)
+    assert [each.name for each in watched.told] == ["store-back"]
+
+
+def test_a_store_that_goes_again_before_anybody_was_told_that_it_is_back_is_told_again(store: LocalStore) -> None:
+    watched = Watched(store)
+    away = away_for(watched, 600)
+    away.rename(store.marker)
+    watched.reached = False
+    watched.look(660)
+    store.marker.rename(away)
+    watched.look(720)
+    watched.reached = True
+    watched.look(1320)
+    assert [each.name for each in watched.told] == ["store-away", "store-away"]
+
+
+def test_a_hang_is_told_in_as_many_tries_as_it_takes(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(store, reached=False)
+
+    def hang(_store: LocalStore) -> None:
+        for watched.now in (600, 660):
+            watched.watch.look_for_hang()
+        watched.reached = True
+        for watched.now in (720, 780):
+            watched.watch.look_for_hang()
+
+    monkeypatch.setattr(LocalStore, "check_mounted", hang)
+    watched.look(0)
+    assert len(watched.tries) == 4
+    assert [each.name for each in watched.told] == ["store-away", "store-back"]
 
 
 def test_a_full_disk_that_takes_no_event_is_told_past_the_journal(
