@@ -56,16 +56,16 @@ class AlarmFacts:
     """What alarms are made of, beside the overview.
 
     `now`: what the clock says, and `likely`: what it should say (maintenance.clock); `clock`: why it is not trusted,
-    None: it is; `unfit`: why nothing can be written, None: it can be; `warn_at`, `warn_days`: see receiver.toml;
-    `survey`: of all checks; `disk`: its name; `problems`: by sender and dataset, None: of all, what cannot be read;
-    `troubles`: of prunes; `sizes`: of the days before; `today`: as in `Night.day`; `accepted`: when datasets were
-    accepted, by SENDER/DATASET; `revoked`: senders that a person has ended; `dropped`: by sender and dataset, of what
-    prunes and merges have removed all; `known_until`: receptions until then may lie in the future; `set_back`: by
-    sender and dataset, what shows that the clock of their host was set back; `arrivals`: what `sizes_of_arrivals` has
-    found, None: to be found in the histories; `first_within`: by sender, seconds within which its first stream should
-    come, missing: no alarm; `in_part`: by sender and dataset, what has come of a dataset of which nothing is stored,
-    and seconds within which more should come; `awaited`: others of which something should be stored; `before`: the
-    alarms of the last look; `begun`: when those that are not among them began, None: unknown.
+    None: it is; `unfit`: why nothing, or no event, can be written, and what follows, None: all can be; `warn_at`,
+    `warn_days`: see receiver.toml; `survey`: of all checks; `disk`: its name; `problems`: by sender and dataset, None:
+    of all, what cannot be read; `troubles`: of prunes; `sizes`: of the days before; `today`: as in `Night.day`;
+    `accepted`: when datasets were accepted, by SENDER/DATASET; `revoked`: senders that a person has ended; `dropped`:
+    by sender and dataset, of what prunes and merges have removed all; `known_until`: receptions until then may lie in
+    the future; `set_back`: by sender and dataset, what shows that the clock of their host was set back; `arrivals`:
+    what `sizes_of_arrivals` has found, None: to be found in the histories; `first_within`: by sender, seconds within
+    which its first stream should come, missing: no alarm; `in_part`: by sender and dataset, what has come of a dataset
+    of which nothing is stored, and seconds within which more should come; `awaited`: others of which something should
+    be stored; `before`: the alarms of the last look; `begun`: when those that are not among them began, None: unknown.
     """
 
     now: float
@@ -340,7 +340,7 @@ def _copy(copy: CopyOverview) -> Iterator[Alarm]:
 
 def _room(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
     if facts.unfit is not None:
-        yield _critical("refusing", f"{facts.unfit}; pushes are refused")
+        yield _critical("refusing", facts.unfit)
     disk = Fill("the store's disk", overview.size - overview.free, overview.size, overview.min_free)
     yield from _fill(disk, None, facts)
     for sender in overview.senders:

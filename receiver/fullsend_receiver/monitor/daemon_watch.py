@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from fullsend_protocol.shared.units import format_duration
 from fullsend_receiver.events.emit import emit
@@ -29,6 +29,10 @@ EVERY: Final = 60.0
 PATIENCE: Final = 600.0
 #: Free bytes without which a batch of events may not fit.
 _ROOM_LEAST: Final = 1 << 20
+#: What follows, for a person: without the store, and without its event journal alone. That may be on another disk, as
+#: with a store in a bucket.
+_REFUSED: Final = "the store cannot be written to, and pushes are refused"
+_UNHEARD: Final = "no event can be written, so no other hook is run"
 
 
 @dataclass(slots=True)
@@ -41,6 +45,13 @@ class _Notice:
     at: float
     since: float
     done: bool = False
+
+
+class _Away(NamedTuple):
+    """Why no event can be written. `so`: what follows."""
+
+    why: str
+    so: str = _REFUSED
 
 
 class DaemonWatch:
@@ -105,14 +116,14 @@ class DaemonWatch:
         asked = self._asked_disk
         silent = 0.0 if asked is None else self._clock() - asked
         if silent >= self._patience:
-            self._tell_away("its disk does not answer", silent)  # when it answers, `look` says so
+            self._tell_away(_Away("its disk does not answer"), silent)  # when it answers, `look` says so
 
-    def _tell_away(self, why: str, seconds: float) -> None:
+    def _tell_away(self, away: _Away, seconds: float) -> None:
         with self._telling:
             if self._away is None or self._back is not None:  # it has gone again
-                text = f"for {format_duration(seconds)} the store cannot be written to, and pushes are refused: {why}"
+                text = f"for {format_duration(seconds)} {away.so}: {away.why}"
                 log.error("%s", text)
-                self._away, self._back = self._notice(StoreAway(text=text, state="away", why=why)), None
+                self._away, self._back = self._notice(StoreAway(text=text, state="away", why=away.why)), None
             self._try(self._away)
 
     def _tell_back(self) -> None:
@@ -138,16 +149,19 @@ class DaemonWatch:
             log.error("on-failure: given up, and nobody was told: %s", notice.event.text)
             notice.done = True
 
-    def _why_away(self) -> str | None:
+    def _why_away(self) -> _Away | None:
         self._asked_disk = self._clock()
+        so = _REFUSED
         try:
             self._store.check_mounted()
             if self._store.is_read_only(by_writing=True):
-                return "its disk is mounted read-only: remount it"
+                return _Away("its disk is mounted read-only: remount it")
             if self._store.space().free < _ROOM_LEAST:
-                return "its disk is full: free some space"
+                return _Away("its disk is full: free some space")
+            so = _UNHEARD
+            self._store.events.check_writable()
         except (StoreError, OSError) as error:
-            return str(error)
+            return _Away(str(error), so)
         finally:
             self._asked_disk = None
         return None

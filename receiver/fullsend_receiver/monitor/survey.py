@@ -49,7 +49,7 @@ from fullsend_receiver.monitor.overview import (
 )
 from fullsend_receiver.monitor.rhythm import learn, provisional
 from fullsend_receiver.store.api import Store
-from fullsend_receiver.store.errors import StoreError, StoreFull, StoreReadOnly
+from fullsend_receiver.store.errors import StoreError, disk_error
 
 log: Final = logging.getLogger("fullsendd")
 
@@ -455,15 +455,20 @@ class Surveyor:
         return {where for where, (_day, size) in gone.items() if removed[where] >= size}
 
     def _unfit(self, boottime: float) -> str | None:
-        """Return why nothing can be written; None: it can be."""
+        """Return why nothing can be written, or no event, and what follows; None: all can be."""
         if self._store.is_read_only():
-            return "the store's disk is mounted read-only: remount it"
+            return "the store's disk is mounted read-only: remount it; pushes are refused"
         if self._fitness is None or not 0 <= boottime - self._fitness[0] < _AGAIN or self._fitness[1] is not None:
-            why = None
+            why, so = None, "pushes are refused"
             try:
                 self._store.check_fitness()
-            except (StoreError, StoreFull, StoreReadOnly) as error:
-                why = str(error)
+                # That tries names alone. A quota of the file system may leave room for these, and for no byte.
+                so = "no event can be written, so no hook is run"
+                self._store.events.check_writable()
+            except StoreError as error:
+                why = f"{error}; {so}"
+            except OSError as error:
+                why = f"{disk_error(error)}; {so}"
             self._fitness = boottime, why
         return self._fitness[1]
 

@@ -2,6 +2,7 @@
 
 .state/events/NNNNNNNNNN.jsonl   segments, the newest with the highest number
 .state/events/lock               held by a process while it appends
+.state/events/trial              for a moment: whether anything can be written here
 
 Any number of processes append; the lines of one `append` are durable when it returns. A reader keeps its place. A
 segment is never changed except at its end, and the oldest ones are deleted, so that all of them together are bounded.
@@ -10,6 +11,7 @@ After a crash the last line may be torn: it ends with the next newline, and no r
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
@@ -17,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from fullsend_receiver.store.durable import append_lines, locked, size_of, sync_folder
+from fullsend_receiver.store.durable import FULL, append_lines, locked, size_of, sync_folder, write_file
+from fullsend_receiver.store.errors import StoreFull
 
 #: Bytes of a segment after which the next one begins.
 SEGMENT_MAX: Final = 4 << 20
@@ -25,6 +28,8 @@ SEGMENT_MAX: Final = 4 << 20
 SEGMENTS_KEPT: Final = 4
 #: Bytes that are read at once. No line is longer: names have up to 4 KiB, and a merge has at most some hundred inputs.
 _READ_MAX: Final = 1 << 20
+#: Bytes of a trial: a block, so that it needs room that no file has yet.
+_TRIAL: Final = 4096
 _SUFFIX: Final = ".jsonl"
 _DIGITS: Final = 10
 
@@ -65,9 +70,7 @@ class EventJournal:
     def append(self, lines: Iterable[bytes]) -> None:
         """Append whole lines, each with its newline, durably. Raises: OSError; some of them may be there then."""
         data = b"".join(lines)
-        if not self.folder.is_dir():
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            sync_folder(self.folder.parent)
+        self._make_folder()
         with locked(self.folder / "lock"):
             numbers = self._numbers()
             newest = numbers[-1] if numbers else 1
@@ -78,6 +81,30 @@ class EventJournal:
                 sync_folder(self.folder)
                 for number in numbers[: -(self.kept - 1) or None]:
                     self._path(number).unlink(missing_ok=True)
+
+    def check_writable(self) -> None:
+        """Check that events can be appended: write a block beside the segments, durably, and remove it. What a file
+        system tells of its free room leaves out the quota of a user or a project.
+
+        Raises: StoreFull if there is no room for it; OSError.
+        """
+        self._make_folder()
+        trial = self.folder / "trial"
+        try:
+            write_file(trial, os.urandom(_TRIAL))  # of other bytes, one that compresses would store nothing
+        except OSError as error:
+            if error.errno in FULL:
+                msg = f"{self.folder}: is full ({error.strerror}): free some space there, or raise the quota"
+                raise StoreFull(msg) from None
+            raise
+        finally:
+            with contextlib.suppress(OSError):  # on a lost disk; that must not hide the first error
+                trial.unlink(missing_ok=True)
+
+    def _make_folder(self) -> None:
+        if not self.folder.is_dir():
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            sync_folder(self.folder.parent)
 
     def end(self) -> EventPlace:
         """Return the place behind all that was appended."""

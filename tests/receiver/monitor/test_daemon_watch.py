@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import logging
+import resource
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from tests.receiver.buckets import MemoryBucket
 from tests.receiver.helpers import make_store
 
 from fullsend_receiver.events.emit import event_of
@@ -14,6 +18,7 @@ from fullsend_receiver.monitor.daemon_watch import DaemonWatch
 from fullsend_receiver.store.api import DiskSpace
 from fullsend_receiver.store.local import LocalStore, open_store
 from fullsend_receiver.store.marker import read_id
+from fullsend_receiver.store_s3.stores import BucketStore
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def store(tmp_path: Path) -> LocalStore:
 class Watched:
     """A watch whose time the test sets."""
 
-    store: LocalStore
+    store: LocalStore | BucketStore
     answers: bool = True
     now: float = 0.0
     told: list[Event] = field(default_factory=list)
@@ -108,9 +113,9 @@ def test_a_store_that_is_away_is_told_past_the_journal(store: LocalStore, caplog
     assert names(caplog) == []
 
 
-def away_for(watched: Watched, *times: float) -> Path:
+def away_for(watched: Watched, store: LocalStore, *times: float) -> Path:
     """Take the store away, and look at these times. Returns: where its marker is."""
-    away = watched.store.marker.rename(watched.store.root / "away")
+    away = store.marker.rename(store.root / "away")
     for now in (0.0, *times):
         watched.look(now)
     return away
@@ -119,7 +124,7 @@ def away_for(watched: Watched, *times: float) -> Path:
 def test_a_hook_that_fails_is_run_again_for_the_same_event_until_it_succeeds(store: LocalStore) -> None:
     """What took the store away may have taken the mail server, too."""
     watched = Watched(store, reached=False)
-    away = away_for(watched, 600, 660)
+    away = away_for(watched, store, 600, 660)
     assert len(watched.tries) == 2
     assert watched.tries[0] == watched.tries[1]  # so its id is the same
     watched.reached = True
@@ -138,7 +143,7 @@ def test_a_hook_that_fails_is_run_again_for_the_same_event_until_it_succeeds(sto
 
 def test_a_hook_that_never_succeeds_is_given_up(store: LocalStore, caplog: pytest.LogCaptureFixture) -> None:
     watched = Watched(store, reached=False, retry_for=120)
-    away = away_for(watched, *range(600, 1200, 60))
+    away = away_for(watched, store, *range(600, 1200, 60))
     assert len(watched.tries) == 3
     assert "on-failure: given up, and nobody was told: for 0:10:00 the store" in caplog.text
     watched.reached = True
@@ -150,7 +155,7 @@ def test_a_hook_that_never_succeeds_is_given_up(store: LocalStore, caplog: pytes
 
 def test_a_store_that_goes_again_before_anybody_was_told_that_it_is_back_is_told_again(store: LocalStore) -> None:
     watched = Watched(store)
-    away = away_for(watched, 600)
+    away = away_for(watched, store, 600)
     away.rename(store.marker)
     watched.reached = False
     watched.look(660)
@@ -190,6 +195,42 @@ def test_a_full_disk_that_takes_no_event_is_told_past_the_journal(
     free[0] = 1 << 30
     watched.look(660)
     assert [each.name for each in watched.told] == ["store-away", "store-back"]
+
+
+@contextlib.contextmanager
+def no_byte() -> Iterator[None]:
+    """Let this process write not a byte into any file, as a quota does that statvfs does not show. Names are free."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_quota_that_leaves_no_room_for_an_event_is_told_past_the_journal(store: LocalStore) -> None:
+    watched = Watched(store)
+    watched.look(0)
+    assert list(store.event_folder.iterdir()) == []
+    with no_byte():
+        watched.look(60)
+        watched.look(660)
+    (event,) = watched.told
+    assert event.name == "store-away"
+    assert f"no event can be written, so no other hook is run: {store.event_folder}: is full (File too" in event.text
+    watched.look(720)
+    assert [each.name for each in watched.told] == ["store-away", "store-back"]
+
+
+def test_of_a_store_in_a_bucket_the_journal_on_this_host_is_tried(tmp_path: Path) -> None:
+    """The bucket has room without end, and tells nothing of the disk with the events."""
+    bucket_store = BucketStore(MemoryBucket(), tmp_path)
+    watched = Watched(bucket_store)
+    with no_byte():
+        watched.look(0)
+        watched.look(600)
+    (event,) = watched.told
+    assert f"{tmp_path}/events: is full" in event.text
 
 
 def test_a_disk_that_never_answers_is_told_by_another_thread(

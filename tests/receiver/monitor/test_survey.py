@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -520,6 +521,22 @@ def test_a_store_that_cannot_be_written_is_told(watched: Watched, monkeypatch: p
     watched.look()
     monkeypatch.setattr(LocalStore, "is_read_only", lambda _store, **_said: True)
     assert watched.codes() == [("refusing", None)]
+
+
+def test_a_quota_that_leaves_room_for_names_alone_is_told(watched: Watched) -> None:
+    watched.push()
+    watched.look()
+    watched.clocks.sleep(HOUR)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # not a byte can be written
+    try:
+        (alarm,) = watched.surveyor.take().alarms
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (alarm.code, alarm.level) == ("refusing", "critical")
+    assert alarm.text.startswith(f"{watched.store.event_folder}: is full (File too large): free some space there")
+    assert alarm.text.endswith("; no event can be written, so no hook is run")
+    assert watched.codes() == []
 
 
 def test_a_table_of_senders_that_cannot_be_read_is_told(watched: Watched) -> None:

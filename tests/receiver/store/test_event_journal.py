@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
+import os
+import re
 from pathlib import Path
 
 import pytest
 
+from fullsend_receiver.store.errors import StoreFull
 from fullsend_receiver.store.event_journal import EventJournal, EventPlace
 
 START = EventPlace(0, 0)
@@ -176,3 +180,36 @@ def test_several_processes_append(tmp_path: Path) -> None:
         assert process.exitcode == 0
     found = numbers(EventJournal(folder))
     assert sorted(found) == [1000 * each + number for each in range(3) for number in range(100)]
+
+
+def test_a_trial_leaves_nothing_behind(journal: EventJournal) -> None:
+    journal.check_writable()
+    assert list(journal.folder.iterdir()) == []
+    journal.append([line(0)])
+    (journal.folder / "trial").write_bytes(b"of a process that was killed")
+    assert numbers(journal) == [0]
+    journal.check_writable()
+    assert not (journal.folder / "trial").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_journal_without_room_for_a_block_is_full(
+    journal: EventJournal, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(_descriptor: int, _data: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "write", fail)
+    with pytest.raises(StoreFull, match=re.escape(f"{journal.folder}: is full ({os.strerror(number)}): free some")):
+        journal.check_writable()
+    assert list(journal.folder.iterdir()) == []
+
+
+def test_a_journal_whose_disk_fails_says_so(journal: EventJournal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        EventJournal(journal.folder).check_writable()
