@@ -7,6 +7,10 @@ hours. An outage is a gap too, and covers little of a long time: it is not learn
 After a push on a Friday the gap of a weekend may follow, and after one on a Monday it may not. So what is expected now
 depends on the last coming: it is the usual gap of those that began at the same time of the week.
 
+What came since the last long gap may have a rhythm of its own: a person tries a push, and weeks later the nights begin.
+It counts alone as soon as it is enough to learn from. Gaps that belong to a rhythm, such as weekends, come again before
+that.
+
 The newest comings of a dataset that comes each hour span a few days. Its weekends are learnt from its calendar. An
 outage is much of the time of a few comings, and little of that of the calendar, which has the last word.
 """
@@ -55,18 +59,38 @@ def learn(times: Iterable[float], days: Sequence[int]) -> float | None:
     spans = ordered[-1] - ordered[0] if ordered else 0.0, (days[-1] - days[0]) * _DAY if days else 0.0
     if len(ordered) < LEAST or max(spans) < LEAST_SPAN:
         return None
-    if len(days) < LEAST or spans[1] < LEAST_SPAN:
-        return _expected(ordered)
     dates = [day * _DAY for day in days]
+    if len(dates) < LEAST or spans[1] < LEAST_SPAN:
+        dates = []
+    every, lately = _learn(ordered, dates), (_lately(ordered), _lately(dates))
+    return every if lately == (ordered, dates) else min(every, _learn(*lately))
+
+
+def _learn(ordered: Sequence[float], dates: Sequence[float]) -> float:
+    """Return what `learn` returns. `ordered`: of enough comings, or of those that enough `dates` explain; `dates`: of
+    days, in seconds, none: too few.
+    """
+    if not dates:
+        return _expected(ordered)
     coarse = _expected(dates)
     # Of a whole week: what comes at about midnight may be noted on the day before. The day is from the first moment of
     # one to the last of another.
     most = max(_expected(dates[:count]) for count in range(max(2, len(dates) - 6), len(dates) + 1)) + _DAY
-    if spans[0] >= LEAST_SPAN:
+    if ordered[-1] - ordered[0] >= LEAST_SPAN:
         return min(most, _expected(ordered))
     # It comes several times a day. Which days it leaves out, the calendar knows.
     fine = _usual([after - before for before, after in pairwise(ordered)])
     return min(most, max(fine, coarse) if coarse > _DAY else fine)
+
+
+def _lately(times: Sequence[float]) -> Sequence[float]:
+    """Return the times since the last long gap; all of them if that is not enough to learn from."""
+    gaps = [after - before for before, after in pairwise(times)]
+    if not gaps:
+        return times
+    most = _JITTER * median(gaps)
+    lately = times[max((number for number, gap in enumerate(gaps, 1) if gap > most), default=0) :]
+    return lately if len(lately) >= LEAST and lately[-1] - lately[0] >= LEAST_SPAN else times
 
 
 def provisional(times: Iterable[float], days: Sequence[int]) -> float | None:

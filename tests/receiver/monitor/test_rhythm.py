@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fullsend_receiver.monitor.history import RECEPTIONS_MAX, local_day
 from fullsend_receiver.monitor.overview import Expectation
-from fullsend_receiver.monitor.rhythm import learn, provisional
+from fullsend_receiver.monitor.rhythm import _expected, learn, provisional
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -124,6 +124,46 @@ def test_one_that_stops_again_after_an_outage_is_missed_soon(period: float, outa
         allowed = limit(times)
         assert allowed is not None
         assert allowed <= 3 * DAY
+
+
+@pytest.mark.parametrize(("streams", "latest"), [(1, 36 * HOUR), (3, 3 * DAY), (20, 36 * HOUR)])
+@pytest.mark.parametrize("trial", [4, 15, 45, 80])
+def test_a_trial_long_before_the_nights_hides_no_night_that_is_missing(trial: int, streams: int, latest: float) -> None:
+    """As soon as the nights alone are enough to learn from, what was before them does not count. Of few streams each
+    night the calendar tells, in whole days.
+    """
+    for nights in range(16, 60):
+        days = [0, *range(trial, trial + nights)]
+        times = [START + day * DAY + number * 1200 for day in days for number in range(streams)]
+        assert (limit(times) or 0.0) <= latest, nights
+
+
+def test_several_trials_before_the_nights_hide_none_either() -> None:
+    days = [0, 1, 9, *range(40, 60)]
+    assert limit([START + day * DAY for day in days]) == 36 * HOUR
+
+
+def test_an_hourly_push_after_a_trial_is_missed_within_days() -> None:
+    times = [START, *(START + 45 * DAY + number * HOUR for number in range(24 * 16))]
+    assert (limit(times) or 0.0) <= 3 * HOUR
+
+
+@pytest.mark.parametrize(("weeks", "weekdays"), [(1, (5, 6)), (2, (5, 6)), (1, (6,)), (1, (0, 2, 4, 6))])
+def test_pauses_of_a_rhythm_are_learnt_as_before(weeks: int, weekdays: tuple[int, ...]) -> None:
+    """They come again before what is between them is enough to learn from. `weeks`: in one of so many there is none."""
+    out = [day for day in range(91) if day % 7 in weekdays and day // 7 % weeks == 0]
+    times = [START + day * DAY for day in range(91) if day not in out]
+    for number in range(1, len(times)):
+        known = times[:number]
+        if (every := learn(known, days_of(known))) is not None:
+            assert every == _expected_of_all(known), number
+
+
+def _expected_of_all(times: Sequence[float]) -> float:
+    """What is learnt of one coming a day, if nothing is left out."""
+    dates = [day * DAY for day in days_of(times)]
+    most = max(_expected(dates[:count]) for count in range(max(2, len(dates) - 6), len(dates) + 1)) + DAY
+    return min(most, _expected(times))
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 14])
