@@ -8,7 +8,7 @@ from stat import S_ISREG
 from typing import TYPE_CHECKING, Final
 
 from fullsend_cli.output import writing_output
-from fullsend_protocol.shared.errors import OutputFailed, UsageError
+from fullsend_protocol.shared.errors import OutputFailed, UsageError, reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,10 +18,9 @@ _STDOUT: Final = "-"
 
 def write_document(target: str, text: str, replace: Callable[[str, bytes], object]) -> None:
     """Write a document as UTF-8. `target`: a file, or "-": stdout; `replace`: replaces a file as a whole, and gets its
-    path, in which links are followed.
+    path, in which links are followed; it may raise OSError.
 
-    Raises: UsageError if the target is not a file: root must not replace /dev/null; OutputFailed, BrokenPipeError; what
-    `replace` raises.
+    Raises: UsageError if the target is not a file: root must not replace /dev/null; OutputFailed, BrokenPipeError.
     """
     data = text.encode("utf-8", "backslashreplace")
     if target == _STDOUT:
@@ -38,7 +37,11 @@ def write_document(target: str, text: str, replace: Callable[[str, bytes], objec
     if not is_file:
         msg = f"{target}: is not a file, and is not replaced: name a file, or - for stdout"
         raise UsageError(msg)
-    replace(path, data)
+    try:
+        replace(path, data)
+    except OSError as error:
+        msg = f"{target} cannot be written: {reason(error)}"
+        raise OutputFailed(msg) from None
 
 
 def _write_stdout(data: bytes) -> None:

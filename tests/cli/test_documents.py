@@ -39,6 +39,14 @@ def test_what_is_not_a_file_is_not_replaced(target: str, why: str) -> None:
         write_document(target, "x", refuse)
 
 
+def test_a_file_that_cannot_be_written_is_named_with_the_reason(tmp_path: Path) -> None:
+    def fail(_path: str, _data: bytes) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with pytest.raises(OutputFailed, match=f"^{tmp_path}/page.html cannot be written: Permission denied$"):
+        write_document(f"{tmp_path}/page.html", "x", fail)
+
+
 def test_stdout(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     write_document("-", "Grüße", refuse)
     assert capfdbinary.readouterr().out == "Grüße".encode()

@@ -173,7 +173,7 @@ class Unreachable(FullsendError):  # noqa: N818 - see NotASendStream
 
 
 class OutputFailed(FullsendError):  # noqa: N818 - reads as what it says
-    """A result cannot be written to stdout. The work itself is done."""
+    """A result cannot be written to stdout, or to a file. The work itself is done."""
 
 
 class OutputExists(FullsendError):  # noqa: N818 - reads as what it says

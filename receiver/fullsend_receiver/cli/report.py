@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fullsend_protocol.shared.exit_codes import Exit
-from fullsend_receiver.cli.configuration import open_store
 
 if TYPE_CHECKING:
     import argparse
@@ -25,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from fullsend_cli.documents import write_document
-    from fullsend_receiver.access.config import config_file
+    from fullsend_receiver.access import config, identity, opening
     from fullsend_receiver.cli.inventory import read_inventory
     from fullsend_receiver.maintenance.plans import rules_of
     from fullsend_receiver.monitor.alarm_log import read_alarms
@@ -36,11 +35,13 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.store.durable import replace_file
     from fullsend_report.page import render
 
-    settings, store = open_store(options)
-    catalogue = read_inventory(store)
-    written = config_file(options.config).stat().st_mtime
-    overview = take_overview(store, settings, catalogue, rules_since=written, before=read_alarms(store.documents))
-    prune = plan_next_prune(store, rules_of(settings), overview.at)
-    page = render(report_facts(overview, stream_notes(catalogue), prune))
+    file = config.config_file(options.config)
+    settings, written = config.load(file), file.stat().st_mtime
+    store = opening.open_store(settings)
+    with identity.acting_as_owner(store):  # the page is the caller's: its owner may write in its store alone
+        catalogue = read_inventory(store)
+        overview = take_overview(store, settings, catalogue, rules_since=written, before=read_alarms(store.documents))
+        prune = plan_next_prune(store, rules_of(settings), overview.at)
+        page = render(report_facts(overview, stream_notes(catalogue), prune))
     write_document(options.html, page, lambda path, data: replace_file(Path(path), data, 0o644, durable=False))
     return Exit.OK

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
+import pytest
 from tests.markup import read
 from tests.receiver.command import fails
 from tests.receiver.helpers import SENDER, plant
@@ -73,6 +77,36 @@ def test_what_the_next_prune_drops_is_drawn(receiver: Receiver) -> None:
 def test_an_empty_store(receiver: Receiver) -> None:
     done = receiver.fullsendd("report", "--html", "-")
     assert "<h2>Nothing is stored</h2>" in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_root_writes_the_page_of_another_users_store_as_root(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], tmp_path: Path
+) -> None:
+    receiver, _full, _increment = filled
+    for path in [receiver.store, *receiver.store.rglob("*")]:
+        os.chown(path, 65534, 65534)
+    for folder in [receiver.folder, *receiver.folder.parents]:
+        if folder.is_relative_to("/tmp") and folder != Path("/tmp"):
+            folder.chmod(0o755)
+    pages = tmp_path / "html"
+    pages.mkdir(mode=0o755)
+    page = pages / "index.html"
+    # This Python may be one that only root can read: what is needed is imported before.
+    code = (
+        "import encodings.ascii, os, sys\nfrom fullsend_receiver.cli.main import main\n"
+        "os.umask(0o022)\nsys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "--config", str(receiver.config), "report", "--html"]
+    done = subprocess.run([*command, str(page)], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    status = page.stat()
+    assert (status.st_uid, status.st_mode & 0o777) == (0, 0o644)
+    assert {path.stat().st_uid for path in receiver.store.rglob("*")} == {65534}
+    # What cannot be written is the page's fault, not the store's.
+    done = subprocess.run([*command, "/proc/self/status"], check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("fullsendd: /proc/self/status cannot be written: ")
 
 
 def test_what_is_not_a_file_is_not_replaced(receiver: Receiver) -> None:
