@@ -86,7 +86,7 @@ def run(options: argparse.Namespace) -> int:
             print_note(f"warning: {doubt}: the daily prune waits for that, this one does not")
         if not (options.dry_run or options.merge_only):
             with contextlib.suppress(OSError):  # a disk without a free byte: the prune makes room
-                note(store.documents, now)
+                note(store.documents, clock, lambda: newest_reception(pruner.catalogues))
             try:
                 expire_trash(
                     store,

@@ -4,7 +4,8 @@
 
 The daemon notes its clock at intervals, as long as it agrees with the note before: the wall clock, and the clock that
 counts since the boot and that nobody sets. A prune refuses if the wall clock differs from what both let expect by more
-than `JUMP`, or is behind the last note or behind the newest reception. `fullsendd clock --accept` takes the clock as it
+than `JUMP`, or is behind the last note or behind the newest reception. Without a note, as in a copy of a store, the
+newest reception stands for it. `fullsendd clock --accept` takes the clock as it
 is: then receptions up to `known_until` may be in the future.
 
 After a start the daily prune waits until a time server has set the clock. A host that has none gets its prunes when it
@@ -93,12 +94,21 @@ def read_note(documents: Documents) -> ClockNote | None:
         return None
 
 
-def note(documents: Documents, now: Reading) -> str | None:
-    """Note the clock, if it agrees with the last note. Returns: otherwise what is wrong. Blocks. Raises: OSError."""
+def note(documents: Documents, clock: Clock, newest: Callable[[], float]) -> str | None:
+    """Note the clock, if it agrees with the last note. Returns: otherwise what is wrong. Blocks.
+
+    `newest`: looks for the newest reception, in seconds since the epoch, 0: none. Without a note that stands for it:
+    where the clock does not agree with it, it is noted instead. Otherwise the next stream would come by a clock that
+    nobody trusts, and agree with it. Raises: OSError, and what `newest` raises.
+    """
     last = read_note(documents)
-    wrong = None if last is None else _differs(last, now)
+    found = newest() if last is None else 0.0  # before the clock: what comes meanwhile is not from the future
+    now = clock.read()
+    wrong = objection(documents, now, found) if last is None else _differs(last, now)
     if wrong is None:
         _write(documents, now, last, last.known_until if last else 0.0)
+    elif last is None and found <= now.wall:  # one from the future tells no time
+        _put(documents, ClockNote(wall=found, boottime=0.0, boot_id=""))
     return wrong
 
 
@@ -187,9 +197,9 @@ def _differs(last: ClockNote, now: Reading) -> str | None:
     expected = _expected(last, now) if same_boot else last.wall
     if now.wall - expected > JUMP:
         how = "has jumped ahead" if same_boot else "has jumped ahead, or this host was off for so long"
-        return f"the clock says {shown}, and the daemon last saw {noted}: it {how}: {_ACCEPT}"
+        return f"the clock says {shown}, and the last known time is {noted}: it {how}: {_ACCEPT}"
     if expected - now.wall > BEHIND:
-        return f"the clock says {shown}, and it was {noted} when the daemon last looked: it was set back; {_ACCEPT}"
+        return f"the clock says {shown}, and the last known time is {noted}: it was set back; {_ACCEPT}"
     return None
 
 
@@ -204,6 +214,10 @@ def _write(
         synchronised_in=now.boot_id if now.synchronised or accepted else last.synchronised_in if last else "",
         unsynchronised_for=0.0 if now.synchronised else _alone(last, now),
     )
+    _put(documents, said)
+
+
+def _put(documents: Documents, said: ClockNote) -> None:
     found = documents.get(_DOCUMENT)
     # Another process that notes the clock at this moment notes the same.
     documents.put(_DOCUMENT, said.model_dump_json(indent=1).encode() + b"\n", if_match=found.tag if found else None)

@@ -15,10 +15,11 @@ from typing import Final
 
 from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural
+from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.events.emit import emit
 from fullsend_receiver.events.records import PruneFailed, PruneFinished
 from fullsend_receiver.maintenance import clock
-from fullsend_receiver.maintenance.clock import Clock, Reading
+from fullsend_receiver.maintenance.clock import Clock
 from fullsend_receiver.maintenance.locked_total import LockedTotal
 from fullsend_receiver.maintenance.plans import PruneRules
 from fullsend_receiver.maintenance.prune import (
@@ -159,7 +160,7 @@ class DailyPrune:
             now = self._clock.read()
             if self._noted is None or now.boottime - self._noted >= clock.NOTE_EVERY:
                 self._noted = now.boottime
-                self._note(now)
+                self._note()
             if self._swept is None or now.boottime - self._swept >= _SWEEP_EVERY:
                 self._swept = now.boottime
                 self._sweep()
@@ -175,13 +176,13 @@ class DailyPrune:
             emit(PruneFailed(text=f"the daily prune has failed: {what}", sender="", why=what), logging.WARNING)
         return False
 
-    def _note(self, now: Reading) -> None:
+    def _note(self) -> None:
         try:
-            wrong = clock.note(self._store.documents, now)
-        except OSError as error:  # a disk without a free byte: the prune makes room
-            log.warning("the clock cannot be noted: %s", error)
+            wrong = clock.note(self._store.documents, self._clock, lambda: newest_reception(Catalogues(self._store)))
+        except Exception as error:  # noqa: BLE001 - the prune makes room on a disk without a free byte, and tells the rest
+            log.warning("the clock cannot be noted: %s", _told(error))
             return
-        if wrong is not None and clock.waits_for(self._store.documents, now) is None:
+        if wrong is not None and clock.waits_for(self._store.documents, self._clock.read()) is None:
             self._complain(f"nothing is pruned: {wrong}")
 
     def _sweep(self) -> None:

@@ -121,6 +121,7 @@ def test_a_running_check_is_shown_until_it_has_ended(receiver: Receiver) -> None
     text = receiver.config.read_text(encoding="utf-8").replace("scrub-every = 0", 'scrub-every = "30d"')
     receiver.config.write_text(text, encoding="utf-8")
     receiver.set(scrub_rate=1, expect_every="never")
+    assert receiver.fullsendd("clock", "--accept").returncode == 0  # nothing has come for 40 days
     receiver.start()
     try:
         found: dict[str, Any] = {}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +10,7 @@ from fullsend_receiver.maintenance.clock import (
     Reading,
     SystemClock,
     accept,
+    likely,
     note,
     objection,
     read_note,
@@ -25,6 +27,21 @@ T0 = 1_800_000_000.0
 
 def at(wall: float, boottime: float = 1000.0, boot_id: str = "one", *, synchronised: bool | None = None) -> Reading:
     return Reading(T0 + wall, boottime, boot_id, synchronised)
+
+
+@dataclass(frozen=True)
+class Still:
+    """A clock that stands."""
+
+    now: Reading
+
+    def read(self) -> Reading:
+        return self.now
+
+
+def noted(store: LocalStore, now: Reading, newest: float = 0.0) -> str | None:
+    """Note the clock as this. `newest`: the newest reception."""
+    return note(store.documents, Still(now), lambda: newest)
 
 
 @pytest.mark.parametrize(
@@ -45,33 +62,33 @@ def at(wall: float, boottime: float = 1000.0, boot_id: str = "one", *, synchroni
     ],
 )
 def test_clock_is_compared_with_the_last_note(store: LocalStore, now: Reading, why: str | None) -> None:
-    assert note(store.documents, at(0)) is None
+    assert noted(store, at(0)) is None
     said = objection(store.documents, now, 0.0)
     assert (said is None) if why is None else (said is not None and why in said)
-    assert note(store.documents, now) == said
-    noted = read_note(store.documents)
-    assert noted is not None
-    assert noted.wall == (now.wall if why is None else T0)
+    assert noted(store, now) == said
+    last = read_note(store.documents)
+    assert last is not None
+    assert last.wall == (now.wall if why is None else T0)
 
 
 def test_clock_that_is_right_again_needs_no_word(store: LocalStore) -> None:
-    note(store.documents, at(0))
-    assert note(store.documents, at(400 * DAY, 1600)) is not None
-    assert note(store.documents, at(1200, 2200)) is None
+    noted(store, at(0))
+    assert noted(store, at(400 * DAY, 1600)) is not None
+    assert noted(store, at(1200, 2200)) is None
     assert objection(store.documents, at(1800, 2800), 0.0) is None
 
 
 def test_clock_that_was_accepted_is_the_one_to_go_by(store: LocalStore) -> None:
-    note(store.documents, at(0))
+    noted(store, at(0))
     now = at(30 * DAY, 10, "two")
     assert objection(store.documents, now, T0) is not None
     accept(store.documents, now, T0)
     assert objection(store.documents, now, T0) is None
-    assert note(store.documents, at(30 * DAY + 600, 610, "two")) is None
+    assert noted(store, at(30 * DAY + 600, 610, "two")) is None
 
 
 def test_clock_before_the_newest_reception_is_refused_until_it_is_accepted(store: LocalStore) -> None:
-    note(store.documents, at(0))
+    noted(store, at(0))
     now = at(600, 1600)
     newest = T0 + DAY
     assert "a stream was received at" in (objection(store.documents, now, newest) or "")
@@ -89,11 +106,54 @@ def test_without_a_note_the_newest_reception_stands_for_it(store: LocalStore) ->
     assert "no daemon has noted the clock" in (objection(store.documents, at(0), T0 - 8 * DAY) or "")
 
 
+def test_first_note_is_one_that_the_newest_reception_agrees_with(store: LocalStore) -> None:
+    assert noted(store, at(0), T0 - 6 * DAY) is None
+    last = read_note(store.documents)
+    assert last is not None
+    assert last.wall == T0
+
+
+def test_clock_years_ahead_is_not_noted_in_a_store_without_a_note(store: LocalStore) -> None:
+    """As in a copy of a store. What comes by that clock does not make it the right one."""
+    wrong = at(3 * 365 * DAY)
+    assert "no daemon has noted the clock" in (noted(store, wrong, T0) or "")
+    assert "has jumped ahead, or this host was off" in (objection(store.documents, wrong, T0 + 3 * 365 * DAY) or "")
+    assert "has jumped ahead" in (noted(store, at(3 * 365 * DAY + 600, 1600), wrong.wall) or "")
+    assert likely(store.documents, wrong) == T0 + 1000
+    assert noted(store, at(DAY, 2200), T0) is None  # a time server has set it
+    assert objection(store.documents, at(DAY, 2200), T0) is None
+
+
+def test_clock_years_ahead_that_a_person_accepts_is_the_right_one(store: LocalStore) -> None:
+    now = at(3 * 365 * DAY)
+    assert noted(store, now, T0) is not None
+    accept(store.documents, now, T0)
+    assert objection(store.documents, now, T0) is None
+    assert noted(store, at(3 * 365 * DAY + 600, 1600), T0) is None
+
+
+def test_reception_in_the_future_is_no_note(store: LocalStore) -> None:
+    assert "a stream was received at" in (noted(store, at(0), T0 + DAY) or "")
+    assert read_note(store.documents) is None
+    assert noted(store, at(2 * DAY), T0 + DAY) is None
+
+
+def test_stream_that_comes_while_the_store_is_looked_at_is_not_from_the_future(store: LocalStore) -> None:
+    times = iter([at(60)])
+    clock = Still(at(0))
+
+    def newest() -> float:
+        object.__setattr__(clock, "now", next(times))
+        return T0 + 30
+
+    assert note(store.documents, clock, newest) is None
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"format": 1, "wall": "x"}', b'{"format": 1, "wall": NaN}'])
 def test_note_that_cannot_be_read_is_none(store: LocalStore, content: bytes) -> None:
     (store.state / "clock.json").write_bytes(content)
     assert read_note(store.documents) is None
-    assert note(store.documents, at(0)) is None
+    assert noted(store, at(0)) is None
     assert read_note(store.documents) is not None
 
 
@@ -130,16 +190,16 @@ def test_prune_waits_where_it_is_said_that_no_time_server_has_set_the_clock(
 ) -> None:
     now = at(0, synchronised=synchronised)
     assert (waits_for(store.documents, now) is not None) is waits
-    note(store.documents, now)
+    noted(store, now)
     assert (waits_for(store.documents, now) is not None) is waits
 
 
 def test_time_server_that_is_away_later_is_not_waited_for(store: LocalStore) -> None:
     """The kernel forgets it when no server has answered for some hours. The clock has not become wrong."""
-    note(store.documents, at(0, synchronised=True))
+    noted(store, at(0, synchronised=True))
     later = at(9 * HOUR, 1000 + 9 * HOUR, synchronised=False)
     assert waits_for(store.documents, later) is None
-    note(store.documents, later)
+    noted(store, later)
     assert waits_for(store.documents, at(10 * HOUR, 1000 + 10 * HOUR, synchronised=False)) is None
     assert waits_for(store.documents, at(10 * HOUR, 10, "two", synchronised=False)) is not None
 
@@ -151,10 +211,10 @@ def test_host_without_a_time_server_waits_for_so_long_over_all_its_starts(store:
         for hours in range(0, 10, 3):
             now = at(start * DAY + hours * HOUR, 10 + hours * HOUR, f"boot {start}", synchronised=False)
             waited.append(waits_for(store.documents, now) is not None)
-            note(store.documents, now)
+            noted(store, now)
     # Four looks a start, at 0, 3, 6 and 9 hours: the first day of running is over at the third look of the third start.
     assert waited == [True] * 10 + [False] * 6
-    note(store.documents, at(5 * DAY, 10, "boot 5", synchronised=True))
+    noted(store, at(5 * DAY, 10, "boot 5", synchronised=True))
     assert waits_for(store.documents, at(6 * DAY, 10, "boot 6", synchronised=False)) is not None
 
 
@@ -168,11 +228,11 @@ def test_host_that_has_run_for_long_when_it_is_first_seen_waits_for_nothing(stor
 
 def test_clock_that_a_person_has_accepted_waits_for_no_time_server_before_the_next_start(store: LocalStore) -> None:
     now = at(0, 1000, synchronised=False)
-    note(store.documents, now)
+    noted(store, now)
     assert waits_for(store.documents, now) is not None
     accept(store.documents, now, 0.0)
     assert waits_for(store.documents, now) is None
-    note(store.documents, at(HOUR, 1000 + HOUR, synchronised=False))
+    noted(store, at(HOUR, 1000 + HOUR, synchronised=False))
     assert waits_for(store.documents, at(2 * HOUR, 1000 + 2 * HOUR, synchronised=False)) is None
     assert waits_for(store.documents, at(2 * HOUR, 10, "two", synchronised=False)) is not None
 
@@ -181,5 +241,5 @@ def test_boot_that_nobody_knows_is_taken_for_the_same_one(store: LocalStore) -> 
     """Otherwise each note would count all time since the boot again."""
     for hours in range(20):
         now = at(hours * HOUR, hours * HOUR, "", synchronised=False)
-        note(store.documents, now)
+        noted(store, now)
         assert waits_for(store.documents, now) is not None

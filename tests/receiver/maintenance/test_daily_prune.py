@@ -153,6 +153,27 @@ def test_clock_that_jumps_stops_the_prune_until_it_is_accepted(
     assert count(store) == 3
 
 
+def test_clock_that_is_years_ahead_prunes_nothing_of_a_store_without_a_note(
+    store: LocalStore, hands: Hands, thread: Executor
+) -> None:
+    """A copy of a store, and a host whose clock is wrong: also not after a push has come by that clock."""
+    nights(store)
+    hands.wall += 3 * 365 * DAY
+    daily = DailyPrune(store, RULES, AT, hands, thread)
+    daily.look()
+    live(daily, hands, 24)
+    assert count(store) == 6
+    plant(store, "wrong", 99, received=format_time(hands.wall - 60), sequence=2000)
+    live(daily, hands, 48)
+    assert count(store) == 7
+    said = read_try(store.documents)
+    assert said is not None
+    assert "has jumped ahead" in (said.refused or "")
+    accept(store.documents, hands.read(), hands.wall)
+    live(daily, hands, 24)
+    assert count(store) == 3
+
+
 def test_a_stream_that_comes_while_the_store_is_looked_at_stops_no_prune(
     store: LocalStore, hands: Hands, thread: Executor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

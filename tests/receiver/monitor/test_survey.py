@@ -26,6 +26,7 @@ from fullsend_receiver.catalogue.standing import lost_spills
 from fullsend_receiver.catalogue.streams import Catalogue, read_catalogue
 from fullsend_receiver.maintenance import clock
 from fullsend_receiver.maintenance.clock import Reading
+from fullsend_receiver.maintenance.prune import newest_reception
 from fullsend_receiver.maintenance.prune_records import write_history, write_try
 from fullsend_receiver.maintenance.suspicion import accept
 from fullsend_receiver.monitor import history
@@ -90,7 +91,7 @@ class Watched:
         return ReceiverSettings(store=self.store.root, store_id="1", **usual | self.settings)
 
     def look(self) -> Overview:
-        clock.note(self.store.documents, self.clocks.read())
+        clock.note(self.store.documents, self.clocks, lambda: newest_reception(self.catalogues))
         overview = self.surveyor.take()
         self.alarms.note(overview)
         return overview
