@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,10 +54,18 @@ def taking(raw: bytes, **receipt: Any) -> Script:
 
 
 def answering(*said: messages.ReceiverMessage | Chunk) -> Script:
+    """The answer to one question."""
+    return answering_each(said)
+
+
+def answering_each(*answers: Sequence[messages.ReceiverMessage | Chunk]) -> Script:
+    """The answer to each of several questions, one after the other."""
+
     async def script(peer: Peer) -> None:
         await peer.greet()
-        await peer.hear()
-        await peer.say(*said)
+        for said in answers:
+            await peer.hear()
+            await peer.say(*said)
         await peer.gone()
 
     return script

@@ -341,6 +341,16 @@ def entry(**changed: Any) -> StreamEntry:
     return StreamEntry.model_validate({**said, **changed})
 
 
+def status(dataset: str, **changed: Any) -> messages.DatasetStatus:
+    """What the receiver says of a dataset; without `changed` it has no restorable stream."""
+    said: dict[str, Any] = {
+        "dataset": dataset,
+        **dict.fromkeys(("snapshot", "guid", "created", "received", "begun", "unchanged")),
+        **dict.fromkeys(("streams", "stored_bytes", "broken", "lost_spill_count"), 0),
+    }
+    return messages.DatasetStatus.model_validate(said | changed)
+
+
 def partial_entry(**changed: Any) -> PartialEntry:
     """What `list --partial` says of a stream, with what a test changes."""
     said = {

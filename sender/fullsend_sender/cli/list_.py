@@ -27,28 +27,35 @@ def add(commands: Commands[Parser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List. Returns: the exit code. Raises: FullsendError."""
+    """List. Returns: the exit code, FAILED if the receiver cannot list all that it has. Raises: FullsendError."""
     _settings, endpoint, identity = read_all(args)
     from fullsend_protocol.shared.errors import UsageError
     from fullsend_protocol.shared.units import printable
     from fullsend_sender.cli.results import EntryPrinter, print_partials
     from fullsend_sender.host import runtime
+    from fullsend_sender.host.log import log
     from fullsend_sender.transfer.link import connect
-    from fullsend_sender.transfer.listing import entries, partials
+    from fullsend_sender.transfer.listing import entries, partials, statuses, unlisted, why_unlisted
 
-    async def list_partials() -> None:
+    async def list_partials() -> int:
         async with connect(endpoint, identity) as (link, _name):
             found = [each for each in await partials(link) if args.dataset in {None, each.dataset}]
         print_partials(found, as_json=args.json)
+        return Exit.OK
 
-    async def list_entries() -> None:
+    async def list_entries() -> int:
         listed = EntryPrinter(as_json=args.json)
         async with connect(endpoint, identity) as (link, _name):
+            _now, stored = await statuses(link)
             async for entry in entries(link, args.dataset):
                 listed.add(entry)
-        if args.dataset is not None and not listed.count:
+        chosen = {name: about for name, about in stored.items() if args.dataset in {None, name}}
+        missing = unlisted(chosen, listed.counts)
+        if args.dataset is not None and not listed.counts and not missing:
             raise UsageError(f"{printable(args.dataset)}: nothing of that name is stored (see `fullsend list`)")
         listed.end()
+        for name, count in missing.items():
+            log.warning("%s is not listed whole: %s", name, why_unlisted(count))
+        return Exit.FAILED if missing else Exit.OK
 
-    runtime.run(list_partials() if args.partial else list_entries())
-    return Exit.OK
+    return runtime.run(list_partials() if args.partial else list_entries())

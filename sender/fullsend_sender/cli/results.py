@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from fullsend_cli.output import write_line
@@ -78,15 +79,15 @@ def pushed_printer(settings: SenderSettings, *, as_json: bool) -> Callable[[Push
 
 
 class EntryPrinter:
-    """Prints what is stored: JSON as it comes, or a table at the end. `count`: the number of streams so far."""
+    """Prints what is stored: JSON as it comes, or a table at the end. `counts`: of streams so far, by dataset."""
 
     def __init__(self, *, as_json: bool) -> None:
-        self.count = 0
+        self.counts: Counter[str] = Counter()
         self._as_json = as_json
         self._kept: list[StreamEntry] = []
 
     def add(self, entry: StreamEntry) -> None:
-        self.count += 1
+        self.counts[entry.dataset] += 1
         if self._as_json:
             write_line(entry.model_dump_json(by_alias=True))
         else:

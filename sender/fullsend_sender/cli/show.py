@@ -36,13 +36,14 @@ def run(args: argparse.Namespace) -> int:
     from fullsend_sender.host import runtime
     from fullsend_sender.restore.chains import Library, NotRestorable
     from fullsend_sender.transfer.link import connect
-    from fullsend_sender.transfer.listing import entries
+    from fullsend_sender.transfer.listing import entries, statuses
 
     _settings, endpoint, identity = read_all(args)
 
     async def ask() -> Library:
         async with connect(endpoint, identity) as (link, _name):
-            return Library([entry async for entry in entries(link, None)])
+            _now, said = await statuses(link)
+            return Library([entry async for entry in entries(link, None)], said)
 
     library = runtime.run(ask())
     entry = library.find(args.stream)

@@ -7,6 +7,7 @@ decides.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
@@ -15,6 +16,7 @@ from fullsend_protocol.format.chains import Forest, ends, reception
 from fullsend_protocol.format.names import guid_of, named
 from fullsend_protocol.shared.errors import FullsendError, UsageError
 from fullsend_protocol.stream.facts import LETTERS
+from fullsend_sender.transfer.listing import unlisted, why_unlisted
 from fullsend_sender.zfs.selection import lineage
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Library:
     def __init__(self, entries: Iterable[StreamEntry], statuses: Mapping[str, DatasetStatus] | None = None) -> None:
         self._entries = list(entries)
         self._statuses = statuses or {}
+        self._unlisted = unlisted(self._statuses, Counter(entry.dataset for entry in self._entries))
         self._forest = Forest(self._entries, order=reception, key=attrgetter("file"))
 
     def knows(self, guid: str) -> bool:
@@ -93,10 +96,12 @@ class Library:
         another name.
 
         Raises: NotRestorable if nothing is stored. UsageError if it is uncertain which state is the newest. There are
-        three such cases: an end that was received earlier was taken later by this host's clock; this host has reported
-        since that the dataset is as of another snapshot; or the dataset continues under another name.
+        four such cases: the receiver cannot list all that it has; an end that was received earlier was taken later by
+        this host's clock; this host has reported since that the dataset is as of another snapshot; or the dataset
+        continues under another name.
         """
         mine = [each for each in self._forest.of_dataset(dataset) if before is None or reception(each) < before]
+        self._check_listed(dataset, mine)
         found = ends(mine)
         if not found:
             return self._only([], dataset)
@@ -136,6 +141,21 @@ class Library:
             )
         return self._only([each for each in mine if each.guid == newest.guid], dataset)
 
+    def _check_listed(self, dataset: str, mine: Iterable[StreamEntry]) -> None:
+        """Check that the receiver lists all that it has of a dataset. `mine`: the streams that may be restored instead.
+
+        Raises: UsageError if it does not: what is missing may be the newest.
+        """
+        count = self._unlisted.get(dataset)
+        if count is None:
+            return
+        whole = [each for each in mine if self.chain(each) is not None]
+        way = f", or name a state, such as {_name(max(whole, key=reception))}" if whole else ""
+        raise UsageError(
+            f"{dataset}: it is not certain which state is the newest, because {why_unlisted(count)}: run the same"
+            f" command again after that{way}"
+        )
+
     @staticmethod
     def _received_again(mine: Sequence[StreamEntry], newest: StreamEntry) -> StreamEntry | None:
         """Return the last stream received after a dataset's newest state that has an older, already stored snapshot;
@@ -164,8 +184,8 @@ class Library:
     def tree(self, top: str, snapshot: str | None, fits: Callable[[str], bool]) -> Tree:
         """Select what restores `top` and each dataset below it whose name `fits`.
 
-        A dataset with a newer state than the package that contains it is refused: an older state must never pass for
-        the newest.
+        A dataset with a newer state than the package that contains it is refused, and one of which the receiver cannot
+        list all: an older state must never pass for the newest.
 
         `snapshot`: the named one (after the @), None: the newest of each dataset. A dataset without the named snapshot
         had not changed: it is restored as of its newest state received before the first stream with that name. Left
@@ -174,7 +194,8 @@ class Library:
 
         Raises: NotRestorable if no stream fits.
         """
-        names = [each for each in self._forest.datasets if (each == top or each.startswith(f"{top}/")) and fits(each)]
+        stored = sorted({*self._forest.datasets, *self._unlisted})
+        names = [each for each in stored if (each == top or each.startswith(f"{top}/")) and fits(each)]
         same = [each for name in names for each in self._forest.of_dataset(name) if each.snapshot == snapshot]
         first = min(same, key=reception, default=None)
         tree = Tree()
@@ -219,8 +240,10 @@ class Library:
         if there is None or there.dataset not in names:
             return self.newest(dataset)
         # A dataset that existed before is another one, such as a replica: this dataset was not renamed to it.
-        apart = self._forest.existed_before(there.dataset, last[-1])
-        return self.newest(dataset, alone=True) if apart else last[-1]
+        if self._forest.existed_before(there.dataset, last[-1]):
+            return self.newest(dataset, alone=True)
+        self._check_listed(dataset, self._forest.of_dataset(dataset))
+        return last[-1]
 
     def _as_of(self, dataset: str, first: StreamEntry, tree: Tree) -> StreamEntry | None:
         """Return the stream to end with for a dataset's state as of a named snapshot; None: it has no state so old.
@@ -232,6 +255,7 @@ class Library:
         if named:
             return self._only(named, f"{dataset}@{first.snapshot}")
         if not any(reception(each) < reception(first) for each in self._forest.of_dataset(dataset)):
+            self._check_listed(dataset, ())
             return None
         found = self.newest(dataset, before=reception(first))
         if found.created > first.created:

@@ -9,7 +9,7 @@ from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.wire import messages
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from fullsend_protocol.format.manifest import Manifest, PartialEntry, StreamEntry
     from fullsend_protocol.wire.messages import Base, DamagedEntry, DatasetStatus, DrillEntry
@@ -47,6 +47,23 @@ async def statuses(link: Link) -> tuple[str, dict[str, DatasetStatus]]:
         now = page.now
         stored |= {about.dataset: about for about in page.datasets}
     return now, stored
+
+
+def unlisted(stored: Mapping[str, DatasetStatus], listed: Mapping[str, int]) -> dict[str, int]:
+    """Return by dataset how many manifests and folders the receiver cannot read, where there are any: `status?` counts
+    them as streams, and `list` leaves them out.
+
+    `stored`: as `statuses` returns it; `listed`: the number of `entries` by dataset, asked after that. A stream that
+    comes in between counts as listed, and is newer than what it hides. One that is pruned in between counts as missing.
+    """
+    missing = {name: about.streams - listed.get(name, 0) for name, about in stored.items()}
+    return {name: count for name, count in missing.items() if count > 0}
+
+
+def why_unlisted(count: int) -> str:
+    """Return the text for the user about a dataset of which `count` manifests and folders cannot be read."""
+    what = "manifest or folder is" if count == 1 else "manifests or folders are"
+    return f"{count} {what} missing or unreadable at the receiver (`fullsendd verify` there mends or names each)"
 
 
 async def drills(link: Link) -> dict[str, DrillEntry]:

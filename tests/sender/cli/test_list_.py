@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from tests.sender.command import Ended, Fullsend, answering
-from tests.sender.peer import Peer, entry, partial_entry, receiving
+from tests.sender.command import Ended, Fullsend, answering, answering_each
+from tests.sender.peer import Peer, Script, entry, partial_entry, receiving, status
 
 from fullsend_protocol.format.tables import partials_table
 from fullsend_protocol.wire import messages
@@ -21,8 +21,10 @@ from fullsend_sender.host.options import Endpoint
 
 async def test_list(fullsend: Fullsend, receiver_identity: Identity) -> None:
     stored = entry(snapshot="a"), entry(snapshot="b", restorable=False)
-    said = messages.Entries(entries=list(stored)), messages.Done()
-    async with receiving(receiver_identity, answering(*said), answering(*said), answering(said[1])) as receiver:
+    said = (messages.Entries(entries=list(stored)), messages.Done())
+    none = (messages.Done(),)
+    full, empty = answering_each(none, said), answering_each(none, none)
+    async with receiving(receiver_identity, full, full, empty) as receiver:
         ended = await fullsend(receiver, "list", "tank/data")
         assert (ended.code, ended.err, ended.out.count(b"\n")) == (0, "", 3)
         assert ended.out.startswith(b"STREAM")
@@ -35,15 +37,47 @@ async def test_list(fullsend: Fullsend, receiver_identity: Identity) -> None:
 async def test_a_dataset_of_which_nothing_is_stored_is_named(
     fullsend: Fullsend, receiver_identity: Identity, form: list[str]
 ) -> None:
-    async with receiving(receiver_identity, answering(messages.Done())) as receiver:
+    none = (messages.Done(),)
+    async with receiving(receiver_identity, answering_each(none, none)) as receiver:
         ended = await fullsend(receiver, "list", "tank/typo", *form)
         assert (ended.code, ended.out) == (2, b"")
         assert ended.line == "fullsend: tank/typo: nothing of that name is stored (see `fullsend list`)"
 
 
+async def test_what_the_receiver_cannot_list_is_named(fullsend: Fullsend, receiver_identity: Identity) -> None:
+    """A stream without a readable manifest was missing in the list, with exit 0."""
+    stored = [status("tank/data", streams=1), status("tank/gone", streams=2), status("tank/worn", streams=2)]
+    listed = [entry(), entry(dataset="tank/worn")]
+    told = (messages.Status(now="2026-11-23T07:00:00Z", datasets=stored), messages.Done())
+
+    def listing(*names: str) -> Script:
+        found = [each for each in listed if each.dataset in names]
+        return answering_each(told, (messages.Entries(entries=found), messages.Done()))
+
+    both = listing("tank/data", "tank/worn")
+    async with receiving(receiver_identity, both, both, listing(), listing("tank/data")) as receiver:
+        ended = await fullsend(receiver, "list")
+        assert (ended.code, ended.out.count(b"\n")) == (1, 3)
+        gone, worn = ended.err.splitlines()
+        assert gone.startswith(
+            "fullsend: tank/gone is not listed whole: 2 manifests or folders are missing or unreadable"
+        )
+        assert worn == (
+            "fullsend: tank/worn is not listed whole: 1 manifest or folder is missing or unreadable at the receiver"
+            " (`fullsendd verify` there mends or names each)"
+        )
+        ended = await fullsend(receiver, "list", "--json")
+        assert (ended.code, ended.out.count(b"\n"), ended.err.count("\n")) == (1, 2, 2)
+        ended = await fullsend(receiver, "list", "tank/gone")
+        assert (ended.code, ended.out) == (1, b"")
+        assert ended.line == gone
+        ended = await fullsend(receiver, "list", "tank/data")
+        assert (ended.code, ended.err) == (0, "")
+
+
 async def test_list_whose_reader_has_enough(config: Callable[[Endpoint], str], receiver_identity: Identity) -> None:
-    said = messages.Entries(entries=[entry()]), messages.Done()
-    async with receiving(receiver_identity, answering(*said)) as receiver:
+    said = (messages.Entries(entries=[entry()]), messages.Done())
+    async with receiving(receiver_identity, answering_each((messages.Done(),), said)) as receiver:
         read, write = os.pipe()
         os.close(read)
         process = await asyncio.create_subprocess_exec(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from tests.sender.command import Fullsend, answering
-from tests.sender.peer import entry, receiving
+from tests.sender.command import Fullsend, answering_each
+from tests.sender.peer import entry, receiving, status
 
 from fullsend_protocol.wire import messages
 from fullsend_sender.host.identity import Identity
@@ -13,7 +13,7 @@ from fullsend_sender.host.identity import Identity
 
 async def test_show(fullsend: Fullsend, receiver_identity: Identity) -> None:
     said = messages.Entries(entries=[entry(), entry(dataset="tank/b", guid="2", base_guid="9", kind="incremental")])
-    scripts = [answering(said, messages.Done()) for _ in range(5)]
+    scripts = [answering_each((messages.Done(),), (said, messages.Done())) for _ in range(5)]
     async with receiving(receiver_identity, *scripts) as receiver:
         ended = await fullsend(receiver, "show", "tank/data@now")
         assert (ended.code, ended.err) == (0, "")
@@ -28,3 +28,15 @@ async def test_show(fullsend: Fullsend, receiver_identity: Identity) -> None:
         ended = await fullsend(receiver, "show", "tank/c@now")
         assert (ended.code, ended.out) == (1, b"")
         assert "tank/c@now" in ended.line
+
+
+async def test_an_older_state_is_not_shown_as_the_newest(fullsend: Fullsend, receiver_identity: Identity) -> None:
+    stored = messages.Status(now="2026-11-23T07:00:00Z", datasets=[status("tank/data", streams=2)])
+    listed = messages.Entries(entries=[entry()])
+    script = answering_each((stored, messages.Done()), (listed, messages.Done()))
+    async with receiving(receiver_identity, script, script) as receiver:
+        ended = await fullsend(receiver, "show", "tank/data")
+        assert (ended.code, ended.out) == (2, b"")
+        assert "it is not certain which state is the newest" in ended.line
+        ended = await fullsend(receiver, "show", "tank/data@now")
+        assert (ended.code, ended.err) == (0, "")

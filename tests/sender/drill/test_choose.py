@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from tests.sender.peer import status
 from tests.sender.restore.test_chains import entry
 
 from fullsend_protocol.format.manifest import StreamEntry
@@ -40,6 +41,16 @@ def test_any_snapshot_may_be_chosen_and_a_seed_makes_it_the_same() -> None:
     assert (newest.name, len(newest.chain), newest.raw_bytes) == ("tank/a@3", 3, 3000)
     assert chooser(A).choose("tank/a@2", {}).name == "tank/a@2"
     assert chooser(A).choose("guid:3", {}).name == "tank/a@3"
+
+
+def test_an_older_state_is_not_drilled_as_the_newest() -> None:
+    library = Library([*A, *B], {"tank/a": status("tank/a", streams=4)})
+    drills = Chooser([*A, *B], library, "tank/drill", 1 << 30, newest=True, random=random.Random(1))
+    assert drills.choose(None, {"tank/b": "2026-11-01T00:00:00Z"}).name == "tank/b@2"
+    (note,) = drills.notes
+    assert "tank/a: it is not certain which state is the newest" in note
+    with pytest.raises(UsageError, match="tank/a: it is not certain"):
+        drills.choose("tank/a", {})
 
 
 def test_what_is_still_here_comes_up_more_often() -> None:

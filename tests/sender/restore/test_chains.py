@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.sender.peer import status
 
 from fullsend_protocol.format.manifest import StreamEntry
 from fullsend_protocol.shared.errors import UsageError
@@ -174,6 +175,29 @@ def test_the_newest_is_not_silently_an_older_one() -> None:
     assert Library([entry("a@a", 1), last]).find("a") == last
 
 
+@pytest.mark.parametrize(("listed", "way"), [
+    ([], ""),
+    ([entry("a@a", 1)], ", or name a state, such as a@a"),
+    ([entry("a@a", 1), entry("a@c", 3, 2)], ", or name a state, such as a@a"),  # the unlisted one is its base
+])  # fmt: skip
+def test_an_older_state_is_not_the_newest_because_the_receiver_lists_no_other(
+    listed: list[StreamEntry], way: str
+) -> None:
+    """A stream whose manifest cannot be read is stored, and not listed."""
+    library = Library(listed, {"a": status("a", streams=len(listed) + 1)})
+    with pytest.raises(UsageError) as caught:
+        library.find("a")
+    assert str(caught.value) == (
+        "a: it is not certain which state is the newest, because 1 manifest or folder is missing or unreadable at the"
+        f" receiver (`fullsendd verify` there mends or names each): run the same command again after that{way}"
+    )
+    if listed:
+        assert library.find("a@a") == listed[0]
+        assert Library(listed, {"a": status("a", streams=len(listed))}).find("a") == listed[-1]
+        # One that came between the two answers.
+        assert Library(listed, {"a": status("a", streams=0)}).find("a") == listed[-1]
+
+
 def everything(_name: str) -> bool:
     return True
 
@@ -214,6 +238,21 @@ def test_trees() -> None:
     assert ([each.guid for each in chosen], [name for name, _why in left_out]) == (["21"], ["t/a/c"])
     ((name, why),) = refused
     assert (name, "its own state @3 is newer" in str(why)) == ("t/a/b", True)
+
+
+def test_a_tree_refuses_what_the_receiver_cannot_list() -> None:
+    entries = [entry("t/a@1", 1), entry("t/b@1", 2), entry("t/b@2", 3, 2), entry("t/old@1", 4), entry("t/new@2", 5, 4)]
+    counts = {"t/a": 1, "t/b": 3, "t/gone": 1, "t/new": 1, "t/old": 2, "tt": 1}
+    library = Library(entries, {name: status(name, streams=count) for name, count in counts.items()})
+    chosen, left_out, refused = tree_of(library, "t", None, everything)
+    assert [each.dataset for each in chosen] == ["t/a", "t/new"]
+    assert (left_out, [name for name, _error in refused]) == ([], ["t/b", "t/gone", "t/old"])
+    # What has the named snapshot is as it was then, whatever is not listed. The others may have had it.
+    chosen, _left_out, refused = tree_of(library, "t", "2", everything)
+    assert [(each.dataset, each.snapshot) for each in chosen] == [("t/a", "1"), ("t/b", "2"), ("t/new", "2")]
+    assert [name for name, _error in refused] == ["t/gone", "t/old"]
+    chosen, _left_out, refused = tree_of(library, "t", None, lambda name: name == "t/a")
+    assert ([each.dataset for each in chosen], refused) == (["t/a"], [])
 
 
 @pytest.mark.slow

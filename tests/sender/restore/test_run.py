@@ -116,6 +116,38 @@ def test_a_chain_and_what_came_later(hosts: Hosts) -> None:
 
 
 @pytest.mark.slow
+def test_what_the_receiver_cannot_list_is_not_passed_over(hosts: Hosts) -> None:
+    """With an unreadable manifest of the last night the night before passed for the newest, with exit 0."""
+    for name in ("tank/a", "tank/home", "tank/lone"):
+        hosts.here.create(name)
+    first, last = nights(hosts, "tank/home", 2)
+    (lone,) = nights(hosts, "tank/lone", 1)
+    nights(hosts, "tank/a", 1)
+    files = {each["guid"]: each["file"] for each in hosts.sender.list()}
+    for each in (last, lone):
+        (hosts.receiver.store / f"{files[each['guid']]}.json").write_text("{")
+    for flags in ([], ["-n"]):
+        said = hosts.refused(2, *flags, "tank/home", "--into", "pool/home")
+        assert "tank/home: it is not certain which state is the newest, because 1 manifest or folder is" in said
+        assert said.endswith(f", or name a state, such as tank/home@{first['snapshot']}\n")
+    assert "tank/lone: it is not certain" in hosts.refused(2, "tank/lone", "--into", "pool/home")
+    assert hosts.received() == []
+    said = hosts.refused(2, "-r", "tank", "--into", "pool/tank")
+    assert "fullsend: pool/tank/home: tank/home: it is not certain" in said
+    assert "fullsend: pool/tank/lone: tank/lone: it is not certain" in said
+    assert len(hosts.guids("pool/tank/a")) == 1
+    hosts.restore(f"tank/home@{first['snapshot']}", "--into", "pool/home")
+    assert hosts.guids("pool/home") == [first["guid"]]
+    # The way out that the message names: what has no manifest gets one.
+    for each in (last, lone):
+        (hosts.receiver.store / f"{files[each['guid']]}.json").unlink()
+    assert "it is not certain" in hosts.refused(2, "tank/home", "--into", "pool/home")
+    programs.good(hosts.receiver.fullsendd("verify"))
+    hosts.restore("tank/home", "--into", "pool/home")
+    assert hosts.guids("pool/home") == [first["guid"], last["guid"]]
+
+
+@pytest.mark.slow
 def test_without_doing_it(hosts: Hosts) -> None:
     hosts.here.create("tank/home")
     nights(hosts, "tank/home", 2)
