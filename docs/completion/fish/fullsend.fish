@@ -35,7 +35,7 @@ complete -c fullsend -n '__fish_seen_subcommand_from push' -s r -d 'and all data
 complete -c fullsend -n '__fish_seen_subcommand_from push' -l exclude -x -d 'without these, and what is below them'
 complete -c fullsend -n '__fish_seen_subcommand_from push' -s R -d 'and all below, as one package; always a full one'
 complete -c fullsend -n '__fish_seen_subcommand_from push' -l full -d 'fulls, whatever is stored; the next push builds on them'
-complete -c fullsend -n '__fish_seen_subcommand_from push' -s w -d 'raw; encrypted datasets are always sent so'
+complete -c fullsend -n '__fish_seen_subcommand_from push' -s w -d 'raw; encrypted datasets are sent so by default'
 complete -c fullsend -n '__fish_seen_subcommand_from push' -l decrypt -d 'send encrypted datasets decrypted'
 complete -c fullsend -n '__fish_seen_subcommand_from push' -s c -d 'send blocks compressed, as they are in the pool'
 complete -c fullsend -n '__fish_seen_subcommand_from push' -s e -d 'send embedded blocks as they are in the pool; off by default, see openzfs issue 18239'

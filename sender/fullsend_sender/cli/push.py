@@ -50,10 +50,11 @@ def add(commands: Commands[Parser]) -> None:
     arguments.exclude(sub)
     sub.add_argument("-R", dest="package", action="store_true", help="and all below, as one package; always a full one")
     sub.add_argument("--full", action="store_true", help="fulls, whatever is stored; the next push builds on them")
-    sub.add_argument(
-        "-w", dest="raw", action="store_const", const=True, help="raw; encrypted datasets are always sent so"
+    keys = sub.add_mutually_exclusive_group()
+    keys.add_argument(
+        "-w", dest="raw", action="store_const", const=True, help="raw; encrypted datasets are sent so by default"
     )
-    sub.add_argument("--decrypt", action="store_const", const=True, help="send encrypted datasets decrypted")
+    keys.add_argument("--decrypt", action="store_const", const=True, help="send encrypted datasets decrypted")
     sub.add_argument(
         "-c",
         dest="compressed",

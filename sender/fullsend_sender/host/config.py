@@ -17,7 +17,8 @@
     full-after = { age = "90d" }
 
 Precedence: command line > environment (FULLSEND_LEVEL and so on) > [datasets.PATTERN] (of several that match, the
-later) > [[push]] > the file's first part > default.
+later) > [[push]] > the file's first part > default. `raw` and `decrypt` exclude each other: the narrowest place that
+sets one of them decides.
 """
 
 from __future__ import annotations
@@ -124,6 +125,23 @@ class SendSettings(Settings):
     keep: Annotated[int, Field(ge=1)] | None = None
     full_after: FullAfterSettings | None = None
 
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        """Refuse two opposites in one place."""
+        if self.raw and self.decrypt:
+            raise ValueError("raw and decrypt exclude each other: set one of them here")
+        return self
+
+    def over(self, wider: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the options of a wider place, and over them those of this one. Where this one sets `raw` or `decrypt`,
+        it ends the other: a dataset may not leave in the clear because a wider place says so.
+        """
+        said = {name: value for name in SendSettings.model_fields if (value := getattr(self, name)) is not None}
+        for name, other in (("raw", "decrypt"), ("decrypt", "raw")):
+            if said.get(name):
+                said.setdefault(other, False)
+        return {**wider, **said}
+
 
 class PushSettings(SendSettings):
     """A table [[push]]: the datasets of a push without DATASET."""
@@ -169,8 +187,9 @@ class SenderSettings(SendSettings):
     log_format: Literal["text", "json"] = "text"
     metrics_file: MetricsFile | None = None  # written after each push, for node_exporter's textfile collector
 
-    #: The options for sending from the environment and the command line: they override [datasets.PATTERN].
-    _overrides: SendSettings = PrivateAttr(default_factory=SendSettings)
+    #: The options for sending from the environment and the command line, in this order: they override
+    #: [datasets.PATTERN].
+    _overrides: list[SendSettings] = PrivateAttr(default_factory=list)
 
     @model_validator(mode="after")
     def _no_push_of_drills(self) -> Self:
@@ -212,10 +231,9 @@ class SenderSettings(SendSettings):
         places += [table] if table is not None else []
         if dataset is not None:
             places += [each for pattern, each in self.datasets.items() if fits(dataset, pattern)]
-        places.append(self._overrides)
         said: dict[str, Any] = {}
-        for place in places:
-            said |= {name: value for name in SendSettings.model_fields if (value := getattr(place, name)) is not None}
+        for place in (*places, *self._overrides):
+            said = place.over(said)
         limit = said.pop("full_after", None)
         return SendOptions(**said, full_after=FullAfter(**dict(limit)) if limit is not None else FullAfter())
 
@@ -235,11 +253,9 @@ def load(path: str, environ: Mapping[str, str], arguments: Mapping[str, object])
     settings = parse_settings(SenderSettings, text, path)
     single = SenderSettings.model_fields.keys() - {"receivers", "push", "datasets", "full_after", "retired", "hooks"}
     variables = {name: environ[variable] for name in single if (variable := _variable(name)) in environ}
-    settings = _overlay(settings, variables, _variable)
     given = {name: value for name in single if (value := arguments.get(name)) is not None}
-    settings = _overlay(settings, given, _option)
-    said = {name for name in (variables.keys() | given.keys()) if name in SendSettings.model_fields}
-    settings._overrides = SendSettings.model_validate({name: getattr(settings, name) for name in said})  # noqa: SLF001 - not for the file, so no field
+    for values, spelling in ((variables, _variable), (given, _option)):
+        settings = _overlay(settings, values, spelling)
     return settings
 
 
@@ -264,13 +280,23 @@ def _option(name: str) -> str:
 
 
 def _overlay(settings: SenderSettings, values: Mapping[str, object], spelling: Callable[[str], str]) -> SenderSettings:
+    """Return the settings with those of a narrower place over them. Raises: UsageError, which names one as `spelling`
+    writes it.
+    """
     if not values:
         return settings
     try:
-        return SenderSettings.model_validate({**settings.model_dump(), **values})
+        place = SendSettings.model_validate(
+            {name: values[name] for name in SendSettings.model_fields if name in values}
+        )
+        others = {name: value for name, value in values.items() if name not in SendSettings.model_fields}
+        laid = SenderSettings.model_validate({**place.over(settings.model_dump()), **others})
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
-        raise UsageError(f"{spelling(str(first['loc'][0]))}: {first['msg'].removeprefix('Value error, ')}") from None
+        name = str(first["loc"][0]) if first["loc"] else "raw"  # what is wrong with a place as a whole
+        raise UsageError(f"{spelling(name)}: {first['msg'].removeprefix('Value error, ')}") from None
+    laid._overrides = [*settings._overrides, place]  # noqa: SLF001 - not for the file, so no field
+    return laid
 
 
 # --- adding a receiver --------------------------------------------------------------------------------------------

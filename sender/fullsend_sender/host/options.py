@@ -64,9 +64,9 @@ class FullAfter:
 
 @dataclass(frozen=True, slots=True)
 class SendOptions:
-    """The options for sending a dataset. `raw`: -w also if it is not encrypted; `decrypt`: send an encrypted one plain;
-    `compressed`: -c; `embedded`: -e; `size_check`: the receiver is told the size, and may refuse what would not fit;
-    `keep`: number of own snapshots that stay.
+    """The options for sending a dataset. `raw`: -w also if it is not encrypted; `decrypt`: send an encrypted one plain,
+    never with `raw`; `compressed`: -c; `embedded`: -e; `size_check`: the receiver is told the size, and may refuse what
+    would not fit; `keep`: number of own snapshots that stay.
 
     -e is off by default. OpenZFS 2.4 embeds spill blocks too, and `zfs receive` loses these (openzfs issue 18239). A
     stream with embedded blocks cannot be received into an encrypted place (openzfs issue 8819). zstd saves the bytes

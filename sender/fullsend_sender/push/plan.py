@@ -303,7 +303,7 @@ def decide_package(tree: Sequence[Dataset], how: SendOptions, *, snapshot: str |
     if encrypted is not None and how.decrypt:
         raise CannotSend(
             f"{encrypted}: is encrypted, and a package (-R) has properties, which ZFS does not send decrypted: send"
-            " the datasets one by one (-r), or raw"
+            " the datasets one by one (-r), or raw (-w)"
         )
     raw = how.raw or encrypted is not None
     options = ("-R", *_block_options(how), *(("-w",) if raw else ()))
@@ -321,6 +321,7 @@ def _how(dataset: Dataset, how: SendOptions) -> tuple[StreamClass, tuple[str, ..
     if not dataset.key_loaded:
         raise CannotSend(
             f"{dataset.name}: to be sent decrypted, but its key is not loaded: load it (zfs load-key), or send it raw"
+            " (-w, or `raw = true` for it in sender.toml)"
         )
     return "plain", options  # ZFS refuses -p here
 

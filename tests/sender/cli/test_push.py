@@ -159,6 +159,12 @@ async def test_a_package_leaves_nothing_out(fullsend: Fullsend) -> None:
     )
 
 
+async def test_raw_and_decrypted_at_once_is_refused(fullsend: Fullsend) -> None:
+    ended = await fullsend(AWAY, "push", "-w", "--decrypt", "tank")
+    assert (ended.code, ended.out) == (2, b"")
+    assert "--decrypt: not allowed with argument -w" in ended.err
+
+
 async def test_receiver_is_away(fullsend: Fullsend) -> None:
     ended = await fullsend(Endpoint("nas", "127.0.0.1", free_port(), "00" * 32), "push", "--stdin", stdin=RAW)
     assert ended.code == 75

@@ -103,6 +103,7 @@ def test_levels(tmp_path: Path, level: str) -> None:
         ({}, {"level": "23"}, "--level: '23' is not a level of zstd: -7 to 22, or auto"),
         ({}, {"level": True}, "--level: True is not a level"),
         ({}, {"log_format": "xml"}, "--log-format: "),
+        ({"FULLSEND_RAW": "1", "FULLSEND_DECRYPT": "1"}, {}, "FULLSEND_RAW: raw and decrypt exclude each other"),
     ],
 )
 def test_wrong_values_are_named(
@@ -123,6 +124,8 @@ def test_wrong_values_are_named(
         (TABLE.replace("alpha", "Alpha"), "receivers.nas.sender"),
         (TABLE.replace("a1a1", "zz"), "receivers.nas.fingerprint"),
         ("level = ", "sender.toml: Invalid value"),
+        ("raw = true\ndecrypt = true", "sender.toml: raw and decrypt exclude each other: set one of them here"),
+        ("[datasets.a]\nraw = true\ndecrypt = true", "sender.toml: datasets.a: raw and decrypt exclude each other"),
     ],
 )
 def test_wrong_files_are_one_line(tmp_path: Path, text: str, message: str) -> None:
@@ -178,6 +181,39 @@ full-after = {}
     for wrong in ("streams = 0", "increments = 0", 'age = "soon"', "nights = 3"):
         with pytest.raises(UsageError, match="full-after"):
             load(write(tmp_path, f"full-after = {{ {wrong} }}\n{TABLE}"), {}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "arguments", "wins"),
+    [
+        ("decrypt = true", {}, {}, "decrypt"),
+        ("decrypt = true", {}, {"raw": True}, "raw"),
+        ("decrypt = true", {"FULLSEND_RAW": "true"}, {}, "raw"),
+        ("", {"FULLSEND_DECRYPT": "true"}, {"raw": True}, "raw"),
+        ("", {"FULLSEND_RAW": "true"}, {"decrypt": True}, "decrypt"),
+        ("raw = true", {}, {"decrypt": True}, "decrypt"),
+        ("decrypt = true\n[datasets.'tank/*']\nraw = true", {}, {}, "raw"),
+        ("decrypt = true\n[datasets.'tank/*']\nraw = true", {}, {"decrypt": True}, "decrypt"),
+        ("raw = true\n[datasets.'tank/*']\ndecrypt = true", {}, {}, "decrypt"),
+        ("[datasets.'tank/*']\ndecrypt = true\n[datasets.'tank/secret']\nraw = true", {}, {}, "raw"),
+        ("decrypt = true\n[datasets.'tank/*']\nraw = false", {}, {}, "decrypt"),
+        ("decrypt = true\n[datasets.'tank/*']\nlevel = 3", {}, {"level": 9}, "decrypt"),
+    ],
+)
+def test_the_narrowest_place_decides_whether_an_encrypted_dataset_leaves_in_the_clear(
+    tmp_path: Path, text: str, environ: dict[str, str], arguments: dict[str, object], wins: str
+) -> None:
+    """`decrypt` won over `raw` wherever it stood, so `push -w` sent plain text."""
+    options = load(write(tmp_path, f"{text}\n{TABLE}"), environ, arguments).send_options("tank/secret")
+    assert (options.raw, options.decrypt) == (wins == "raw", wins == "decrypt")
+
+
+def test_a_table_of_pushes_ends_what_a_wider_place_says(tmp_path: Path) -> None:
+    table = "decrypt = true\n[[push]]\ndatasets = ['tank']\nraw = true\n"
+    settings = load(write(tmp_path, table + TABLE), {}, {})
+    options = settings.send_options("tank", settings.push[0])
+    assert (options.raw, options.decrypt) == (True, False)
+    assert settings.send_options("tank").decrypt
 
 
 def test_which_tables_are_pushed_to_a_receiver() -> None:
