@@ -65,8 +65,9 @@ class RestoreItem:
     """One dataset to restore.
 
     `chain`: the streams, in order; empty: `target` has the snapshot already. `existing`: whether `target` exists.
-    `newest`: its newest snapshot (after the @), from which the chain continues; None: none. `token`: its resume token,
-    for the first stream. `quiet`: it has the snapshot, and canmount=noauto is set. `quotas`: the quotas and
+    `newest`: its newest snapshot (after the @), from which the chain continues, or which is the wanted one; None: none.
+    `written`: whether `target` was written to since `newest`, None: unknown. `token`: its resume token, for the first
+    stream. `quiet`: it has the snapshot, and canmount=noauto is set. `quotas`: the quotas and
     reservations that are to be as they were backed up, because none are set on `target`; `held`: those that an earlier
     run holds back. `aside`: see restore_commands.set_aside. `encryption`: how to encrypt it, if its streams do not say.
     `discard`: the stream of which `target` has a part that nothing continues any more, "": none.
@@ -77,6 +78,7 @@ class RestoreItem:
     chain: list[StreamEntry]
     newest: str | None = None
     existing: bool = False
+    written: bool | None = False
     token: ResumeToken | None = None
     quiet: bool = False
     quotas: tuple[str, ...] = ()
@@ -271,18 +273,21 @@ def _item(
         raise UsageError(
             f"{target} exists, and a package is only restored as a whole: choose another --into, or destroy it first"
         )
+    newest = existing.snapshots[-1] if existing.snapshots else None
+    written = None if existing.written is None else existing.written > 0
+    if newest is not None and newest.guid == entry.guid:
+        return RestoreItem(entry, target, [], newest.name, existing=True, written=written, quiet=quiet)
     if any(each.guid == entry.guid for each in existing.snapshots):
         return RestoreItem(entry, target, [], existing=True, quiet=quiet)
     if token is not None:
         return _begun(library, entry, existing, token)
-    newest = existing.snapshots[-1] if existing.snapshots else None
     chain = library.chain(entry, newest.guid) if newest else None
     if newest is None or chain is None:
         raise UsageError(
             f"{target} exists, and {_stranger(library, entry, existing)} choose another name with --into (nothing that"
             " exists is overwritten)"
         )
-    return RestoreItem(entry, target, chain, newest.name, existing=True)
+    return RestoreItem(entry, target, chain, newest.name, existing=True, written=written)
 
 
 def _begun(library: Library, entry: StreamEntry, existing: Dataset, text: str) -> RestoreItem:

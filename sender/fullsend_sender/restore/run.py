@@ -67,7 +67,8 @@ class Restored:
 
     `raw_bytes`, `streams`: what this run received; `resumed_at`: the raw offset in the first stream, up to which it had
     been received before; `undo`: the command that lets it mount as it did at home, None: it may already; `package`: its
-    streams brought other datasets, below it.
+    streams brought other datasets, below it; `written`: it was written to since the snapshot; `rolled_back`: what had
+    been written there before the streams is discarded.
     """
 
     wanted: StreamEntry
@@ -78,12 +79,16 @@ class Restored:
     seconds: float
     undo: str | None
     package: bool
+    written: bool = False
+    rolled_back: bool = False
 
     def line(self) -> str:
         """Return the line for a person."""
         name = f"{self.wanted.dataset}@{self.wanted.snapshot}"
         if not self.streams:
-            return f"{name} is in {self.target} already"
+            discarded = "; what was written there since is discarded" if self.rolled_back else ""
+            more = f", and {self.target} was written to since (-F discards that)" if self.written else ""
+            return f"{name} is in {self.target} already{more}{discarded}"
         size = f"{plural(self.streams, 'stream')}, {format_size(self.raw_bytes)}, in {format_duration(self.seconds)}"
         resumed = f" (resumed after {format_size(self.resumed_at)})" if self.resumed_at else ""
         return f"{name} is restored into {self.target}: {size}{resumed}"
@@ -100,6 +105,8 @@ class Restored:
             "resumed_at": self.resumed_at,
             "seconds": round(self.seconds, 3),
             "undo": self.undo,
+            "written": self.written,
+            "rolled_back": self.rolled_back,
         }
 
 
@@ -174,8 +181,9 @@ class RestoreJob:
         `zfs receive -F` is not used: it destroys, at its end, every snapshot that was taken meanwhile (dmu_recv.c,
         dmu_recv_end_sync).
         """
-        wanted = self.wanted.rollback and item.chain and item.newest is not None
-        return f"{item.target}@{item.newest}" if wanted else None
+        # What is not known (None) may have been written; before a stream it is left to ZFS whether it was.
+        needed = bool(item.chain) or item.written is not False
+        return f"{item.target}@{item.newest}" if self.wanted.rollback and needed and item.newest is not None else None
 
     def undo(self, item: RestoreItem) -> str | None:
         """Return the command that restores a dataset's own `canmount`; None: it is not needed."""
@@ -389,6 +397,9 @@ async def _restore_one(job: RestoreJob, item: RestoreItem, progress: Progress) -
     """Receive the streams of one dataset. Raises: as _receive, after the progress was logged."""
     started = time.monotonic()
     resumed_at = 0
+    back = job.roll_back_to(item)
+    if back is not None and not item.chain:
+        await _roll_back_alone(job, item, back)
     for count, entry in enumerate(item.chain):
         _log.info("%s: %s@%s, %d of %d", item.target, entry.dataset, entry.snapshot, count + 1, len(item.chain))
         if entry.lost_spill_count:
@@ -403,8 +414,8 @@ async def _restore_one(job: RestoreJob, item: RestoreItem, progress: Progress) -
         try:
             if not count and item.discard:
                 await _discard_part(job, item)
-            if not count and (snapshot := job.roll_back_to(item)) is not None:
-                await job.zfs.roll_back(snapshot)
+            if not count and back is not None:
+                await job.zfs.roll_back(back)
             if (aside := item.aside.get(entry.file)) is not None:
                 await job.zfs.run("rename", *_at(item, aside))
             rest = await _find_rest(job, item, entry)
@@ -428,8 +439,21 @@ async def _restore_one(job: RestoreJob, item: RestoreItem, progress: Progress) -
         )
     seconds = time.monotonic() - started
     received = item.raw_bytes - resumed_at
-    undo = job.undo(item)
-    return Restored(item.wanted, item.target, len(item.chain), received, resumed_at, seconds, undo, item.package)
+    return Restored(
+        *(item.wanted, item.target, len(item.chain), received, resumed_at, seconds, job.undo(item), item.package),
+        written=bool(item.written) and not item.chain and back is None,
+        rolled_back=bool(item.written) and back is not None,
+    )
+
+
+async def _roll_back_alone(job: RestoreJob, item: RestoreItem, snapshot: str) -> None:
+    """Roll a target back to the wanted snapshot, which it has. Raises: ZfsError, after it was logged."""
+    try:
+        await job.zfs.roll_back(snapshot)
+    except FullsendError as error:
+        why = f"it has @{item.newest}, but cannot be rolled back to it: {error}"
+        _log.error("%s: %s; it is as it was: run the same command again", item.target, why)
+        raise
 
 
 async def _discard_part(job: RestoreJob, item: RestoreItem) -> None:

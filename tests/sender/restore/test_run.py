@@ -194,7 +194,8 @@ def test_what_exists_is_never_overwritten(hosts: Hosts) -> None:
     said = hosts.refused(1, "tank/home", "--into", "pool/home")
     assert "has been modified since most recent snapshot" in said
     assert "its snapshots are as they were: run the same command again to resume, or with -F" in said
-    hosts.restore("-F", "tank/home", "--into", "pool/home")
+    (done,) = hosts.restore("-F", "tank/home", "--into", "pool/home")
+    assert (done["rolled_back"], done["written"]) == (True, False)
     assert f"rollback pool/home@{second['snapshot']}" in hosts.there.commands
     assert hosts.received() == [f"-u -s -o canmount=noauto {HELD} pool/home"]
     # Snapshots that others have taken meanwhile stay, even with -F.
@@ -206,6 +207,39 @@ def test_what_exists_is_never_overwritten(hosts: Hosts) -> None:
         f"has other snapshots, up to @hourly-2, after @{second['snapshot']}: destroy those if they are not needed"
         in said
     )
+
+
+@pytest.mark.slow
+def test_a_target_that_was_written_to_since_the_wanted_snapshot(hosts: Hosts) -> None:
+    """`-F` did nothing, and said that all is there already, with exit 0."""
+    hosts.here.create("tank/home")
+    first, last = nights(hosts, "tank/home", 2)
+    target = ("tank/home", "--into", "pool/home")
+    back = f"rollback pool/home@{last['snapshot']}"
+    (done,) = hosts.restore(*target)
+    assert (done["rolled_back"], done["written"]) == (False, False)
+    (done,) = hosts.restore("-F", *target)
+    assert (done["rolled_back"], back in hosts.there.commands) == (False, False)  # there is nothing to discard
+    hosts.there.change("pool/home")
+    (done,) = hosts.restore(*target)
+    assert (done["streams"], done["rolled_back"], done["written"]) == (0, False, True)
+    said = programs.good(hosts.run(*target)).decode()
+    assert f"tank/home@{last['snapshot']} is in pool/home already, and pool/home was written to since (-F disc" in said
+    assert back not in hosts.there.commands
+    # An older snapshot that it has as well is there, and no reason to discard anything.
+    programs.good(hosts.run("-F", f"tank/home@{first['snapshot']}", "--into", "pool/home"))
+    assert not any(line.startswith("rollback") for line in hosts.there.commands)
+    lines = programs.good(hosts.run("-n", "-F", *target)).decode().splitlines()
+    assert lines[0] == f"{hosts.there.program} {back}  # -F"
+    hosts.there.fail("rollback", "cannot rollback: dataset is busy")
+    said = hosts.refused(1, "-F", *target)
+    assert f"pool/home: it has @{last['snapshot']}, but cannot be rolled back to it: cannot rollback: " in said
+    hosts.there.mend()
+    said = programs.good(hosts.run("-F", *target)).decode()
+    assert f"tank/home@{last['snapshot']} is in pool/home already; what was written there since is discarded" in said
+    assert back in hosts.there.commands
+    (done,) = hosts.restore("-F", *target)
+    assert (done["rolled_back"], hosts.received()) == (False, [])
 
 
 @pytest.mark.slow
