@@ -157,7 +157,7 @@ async def _limits(zfs: Zfs, settings: SenderSettings, names: list[str]) -> Async
     if not chosen:
         return
     try:
-        found = await zfs.pool_properties(["readonly", "feature@bookmarks"])
+        found = await zfs.pool_properties(["readonly", pools.BOOKMARKS])
     except FullsendError as error:
         yield _problem("zpool", error)
         return
@@ -166,10 +166,10 @@ async def _limits(zfs: Zfs, settings: SenderSettings, names: list[str]) -> Async
         if about.get("readonly") == "on":
             text = "is read-only, so no snapshot can be taken: push an existing one by name, or import it read-write"
             yield Finding("pool", Exit.FAILED, f"{pool}: {text}")
-        elif about.get("feature@bookmarks") in {"disabled", "-"}:
+        elif pools.lacks_bookmarks(about):
             text = (
                 "has no bookmarks: the snapshot that was pushed last must stay, or the next push is a full"
-                f" (zpool set feature@bookmarks=enabled {pool})"
+                f" (zpool set {pools.BOOKMARKS}=enabled {pool})"
             )
             yield Finding("pool", Exit.OK, f"{pool}: {text}")
 

@@ -20,6 +20,7 @@ from fullsend_protocol.wire import messages
 from fullsend_sender.drill.report import last_drills
 from fullsend_sender.push.gone import is_retired, renamed, without_copies
 from fullsend_sender.push.gone import why as not_here
+from fullsend_sender.push.naming import receiver_id
 from fullsend_sender.transfer import listing
 from fullsend_sender.transfer.link import connect
 from fullsend_sender.zfs import pools
@@ -178,7 +179,8 @@ async def status(
     gone: dict[str, tuple[str, messages.DatasetStatus | None]] = {}
     if here is not None and (missing := here.missing(stored, settings.retired)):
         async with connect(endpoint, identity) as (link, _name):
-            gone = await _find_gone(link, zfs, here, missing, stored)
+            receiver_in_names = receiver_id(endpoint.fingerprint)
+            gone = await _find_gone(link, zfs, here, missing, stored, receiver=receiver_in_names)
     # A failed pool of which nothing is stored yet: what should be pushed of it is unknown.
     gone |= {pool: (str(why), None) for pool, why in failed.items() if not is_retired(pool, settings.retired)}
     old = set[str]() if here is None else {name for name in stored if name not in here.names}
@@ -225,14 +227,17 @@ async def _find_gone(
     here: _LocalDatasets,
     missing: Sequence[str],
     stored: Mapping[str, messages.DatasetStatus],
+    *,
+    receiver: str,
 ) -> dict[str, tuple[str, messages.DatasetStatus | None]]:
     """Return, by name, the datasets of `missing` that no longer exist: why, and None. A dataset that was renamed and
-    not pushed since is returned by its new name: why, and the report about its old name. Raises: UsageError; as
-    Link.receive.
+    not pushed since is returned by its new name: why, and the report about its old name. `receiver`: its id in the
+    names of bookmarks. Raises: UsageError; as Link.receive.
     """
     bases = await listing.bases(link)
     listed = await pools.listed(zfs, here.pools, {pool: [pool] for pool in here.pools.health}, recursive=True)
-    elsewhere = await without_copies(link, missing, renamed(bases, listed.datasets), stored)
+    now_as = renamed(bases, listed.datasets, receiver, await pools.without_bookmarks(zfs))
+    elsewhere = await without_copies(link, missing, now_as, stored)
     found: dict[str, tuple[str, messages.DatasetStatus | None]] = {}
     for name in missing:
         now = elsewhere.get(name)

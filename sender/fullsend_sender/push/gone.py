@@ -2,6 +2,9 @@
 
 A pool that is not imported, or a dataset that was destroyed, must not leave a backup looking healthy. It is reported
 until `retired` in sender.toml says that it is on purpose. A renamed dataset still exists, under its new name.
+
+A replica has the snapshots of its original, and must not be taken for it. Our bookmarks tell them apart: `zfs rename`
+and the import of a pool under another name keep them, and no replication copies them.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.format.chains import Forest
+from fullsend_sender.push.naming import bookmark_receiver
 from fullsend_sender.transfer.listing import entries
 from fullsend_sender.zfs.selection import fits
 
@@ -29,11 +33,15 @@ def is_retired(name: str, patterns: Sequence[str]) -> bool:
     return any(fits(name, pattern) for pattern in patterns)
 
 
-def renamed(bases: Collection[Base], here: Mapping[str, Dataset]) -> dict[str, str]:
+def renamed(
+    bases: Collection[Base], here: Mapping[str, Dataset], receiver: str, no_bookmarks: Collection[str]
+) -> dict[str, str]:
     """Return the datasets that exist here, or continue in the store, under another name: old name to new name.
 
-    `bases`: all that the receiver has; `here`: the datasets with their snapshots and bookmarks. A dataset is known by
-    the GUIDs of its snapshots. These stay in a chain forever, and on this host as long as the last two bookmarks.
+    `bases`: all that the receiver has; `here`: the datasets with their snapshots and bookmarks; `receiver`: its id in
+    the names of bookmarks; `no_bookmarks`: the pools that cannot have any. A dataset is known by the GUIDs of its last
+    two bookmarks. It is known by those of its snapshots where nothing else can tell: in a pool without bookmarks, and
+    in its own pool, if that has none for this receiver.
     """
     # A base has no order of reception. Of two states the later one is that of the younger chain (older chains end where
     # a new full was sent), and within chains of one age, that with more streams.
@@ -45,17 +53,35 @@ def renamed(bases: Collection[Base], here: Mapping[str, Dataset]) -> dict[str, s
             if further:
                 found[name] = further[-1]
     own = {(base.dataset, base.guid) for base in bases}
-    present: dict[str, str] = {}
+    marks = {name: _marked(dataset, receiver) for name, dataset in here.items()}
+    recording = {here[name].pool for name, guids in marks.items() if guids}
+    marked: dict[str, str] = {}
+    similar: dict[tuple[str, str], str] = {}  # by pool and GUID of a snapshot
     for name, dataset in here.items():
         guids = {point.guid for point in (*dataset.snapshots, *dataset.bookmarks)}
         # What has a point that is stored under its own name is that dataset, such as a replica of the other one.
-        if not any((name, guid) in own for guid in guids):
-            present |= dict.fromkeys(guids, name)
+        if any((name, guid) in own for guid in guids):
+            continue
+        marked |= dict.fromkeys(marks[name], name)
+        if not marks[name]:
+            similar |= dict.fromkeys(((dataset.pool, guid) for guid in guids), name)
     for name in forest.datasets:
-        now = next((present[each.guid] for each in forest.of_dataset(name) if each.guid in present), name)
+        # In a pool that has our bookmarks, what has none is a replica.
+        pool = name.partition("/")[0]
+        unrecorded = [*no_bookmarks, *({pool} - recording)]
+        names = (
+            marked.get(each.guid) or next((similar[at] for of in unrecorded if (at := (of, each.guid)) in similar), "")
+            for each in forest.of_dataset(name)
+        )
+        now = next(filter(None, names), name)
         if now != name:
             found[name] = now
     return found
+
+
+def _marked(dataset: Dataset, receiver: str) -> set[str]:
+    """Return the GUIDs of a dataset's bookmarks that `push` has made for a receiver."""
+    return {mark.guid for mark in dataset.bookmarks if bookmark_receiver(mark.name, mark.guid) == receiver}
 
 
 async def without_copies(

@@ -134,7 +134,8 @@ async def gone(
     if not missing:
         return []
     _now, stored = await statuses(link)
-    elsewhere = await without_copies(link, missing, renamed(bases, chosen.datasets), stored)
+    now_as = renamed(bases, chosen.datasets, job.receiver, await pools.without_bookmarks(job.zfs))
+    elsewhere = await without_copies(link, missing, now_as, stored)
     pushed = {base.dataset for base in bases} | chosen.targets.keys()
     found: list[tuple[str, FullsendError]] = []
     for name in missing:

@@ -27,6 +27,8 @@ _Found = TypeVar("_Found")
 #: A pool with such a health in `zpool list` has no data to give. Commands may fail, or wait for it in the kernel.
 _UNUSABLE: Final = frozenset({"SUSPENDED", "FAULTED", "UNAVAIL", "OFFLINE", "REMOVED"})
 
+#: The property of a pool that tells whether it can have bookmarks.
+BOOKMARKS: Final = "feature@bookmarks"
 
 #: Seconds between two checks of a pool while it is in use.
 _LOOK_EVERY: Final = 10.0
@@ -99,6 +101,21 @@ async def names(zfs: Zfs, pools: Pools) -> tuple[list[str], dict[str, PoolError]
     """Return the names of all datasets, parents first, and by pool, why it could not be listed. Raises: UsageError."""
     found, failed = await _each(pools, pools.health, zfs.names)
     return [name for each in found.values() for name in each], failed
+
+
+def lacks_bookmarks(properties: Mapping[str, str]) -> bool:
+    """Whether a pool cannot have bookmarks. `properties`: of the pool, with BOOKMARKS if it has that."""
+    return properties.get(BOOKMARKS) in {"disabled", "-"}
+
+
+async def without_bookmarks(zfs: Zfs) -> frozenset[str]:
+    """Return the pools that cannot have bookmarks; none, if `zpool` does not say."""
+    try:
+        found = await zfs.pool_properties([BOOKMARKS])
+    except FullsendError as error:
+        _log.info("fullsend does not know which pools have bookmarks, because zpool failed: %s", error)
+        return frozenset()
+    return frozenset(pool for pool, about in found.items() if lacks_bookmarks(about))
 
 
 async def while_usable(

@@ -421,6 +421,27 @@ def test_what_was_renamed_and_not_pushed_since_is_judged_under_its_new_name(
 
 
 @pytest.mark.slow
+def test_a_replica_that_is_not_pushed_hides_nothing(
+    host: tuple[programs.Receiver, programs.Sender, FakeZfs],
+) -> None:
+    """It has the snapshots of what is gone, and was taken for its new name: a warning, and advice to retire it."""
+    _receiver, sender, fake = host
+    config = sender.folder / "sender.toml"
+    config.write_text(config.read_text().replace('["tank/*"]', '["**"]\nexclude = ["backup"]'))
+    fake.create("tank/home")
+    for _night in range(2):
+        fake.change("tank/home")
+        sender.push()
+        fake.replicate("tank/home", "backup/home")
+    fake.create("other/data")
+    fake.destroy("tank/home")
+    assert "tank/home: it is stored, and is not here: no pool tank is imported" in said(sender, 2)[0]
+    for command in ("check", "push"):
+        done = sender.fullsend(command)
+        assert (done.returncode, b"tank/home: it is stored, and is not here" in done.stdout + done.stderr) == (1, True)
+
+
+@pytest.mark.slow
 def test_what_the_receiver_cannot_read_is_no_backup(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:
     """A stream whose manifest is gone, or is garbage, was in no list; `status` and `verify` were content without it."""
     receiver, sender, fake = host

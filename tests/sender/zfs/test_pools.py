@@ -38,6 +38,12 @@ def test_which_pools_can_be_used(health: str, usable: bool) -> None:
     assert (pools.Pools({"tank": health}).obstacle("tank") is None) is usable
 
 
+async def test_which_pools_have_no_bookmarks(fake: FakeZfs, tmp_path: Path) -> None:
+    fake.pool("ext", bookmarks=False)
+    assert await pools.without_bookmarks(Zfs((fake.program,))) == {"ext"}
+    assert await pools.without_bookmarks(Zfs((str(tmp_path / "none"),))) == frozenset()
+
+
 async def test_a_pool_that_does_not_answer_delays_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A command may wait for a suspended pool in the kernel. Here it waits until the others have been answered."""
     answered = tmp_path / "answered"
