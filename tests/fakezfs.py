@@ -956,7 +956,8 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
                 is_quota = key in {"quota", "refquota", "reservation", "refreservation"}
                 state["datasets"][name]["properties"][key] = "0" if is_quota and value == "none" else value
         case "load-key":
-            state["datasets"][rest[-1]]["key_loaded"] = True
+            if "-n" not in rest:
+                state["datasets"][rest[-1]]["key_loaded"] = True
         case "receive":
             _receive(state, rest, raw)
         case _:

@@ -120,6 +120,19 @@ def test_a_volume_and_what_is_encrypted(pool: Pool, other_pool: Pool, sender: Se
     # Its key can be loaded, from where it is loaded here.
     said = drill(sender, "--newest", vault)
     assert (said["ok"], said["compared"], said["streams"]) == (True, "files", 2), said
+    # `zfs change-key` writes nothing to the dataset, so no push follows, and the backup keeps the old key.
+    other = tmp_path / "other-key"
+    other.write_bytes(b"o" * 32)
+    pools.zfs("change-key", "-o", f"keylocation=file://{other}", vault)
+    assert programs.rows(programs.good(sender.fullsend("push", "--json", vault))) == []
+    said = drill(sender, "--newest", vault, code=1)
+    assert (said["ok"], said["compared"]) == (False, "guid"), said
+    assert f"the backup has another key than {vault} has now" in said["text"]
+    # An increment brings the new one.
+    (pool.path("vault") / "after").write_bytes(b"text")
+    programs.good(sender.fullsend("push", vault))
+    said = drill(sender, "--newest", vault)
+    assert (said["ok"], said["compared"], said["streams"]) == (True, "files", 3), said
     # Only a person has it: the encrypted blocks are compared.
     pools.zfs("set", "keylocation=prompt", vault)
     said = drill(sender, "--newest", vault)

@@ -46,6 +46,10 @@ _TOLD: Final = 3
 _SHOWING: Final = ("acltype", "xattr")
 
 
+class OtherKey(FullsendError):  # noqa: N818 - reads as what it says
+    """What was restored has another key than the dataset here has now. The text is for the receiver, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class LiveSnapshot:
     """The snapshot on this host that was backed up. `dataset`: that has it."""
@@ -105,9 +109,12 @@ class SnapshotComparer:
                 "guid", ok=True, text=f"received whole, with its GUID; nothing was compared, because {gone}"
             )
         copy = f"{target}@{name}"
+        try:
+            why = await self._keys(restored, live)
+        except OtherKey as error:
+            return Comparison("guid", ok=False, text=str(error))
         if restored.type == "volume":
             return await self._compare_blocks(restored, copy, live, entry, "")
-        why = await self._keys(restored, live)
         if why:
             return await self._compare_blocks(restored, copy, live, entry, why)
         try:
@@ -145,8 +152,8 @@ class SnapshotComparer:
         )
 
     async def _keys(self, restored: Dataset, live: LiveSnapshot) -> str:
-        """Load the key of what was restored, from where the dataset here has it. Returns: why not both can be read; "":
-        they can.
+        """Load the key of what was restored, from where the dataset here has it. Of a volume only try it: blocks can be
+        compared without it. Returns: why not both can be read; "": they can. Raises: OtherKey.
         """
         if live.dataset.encrypted and not live.dataset.key_loaded:
             return f"the key of {live.dataset.name} is not loaded"
@@ -155,11 +162,18 @@ class SnapshotComparer:
         place = await self._zfs.key_location(live.dataset.name) if live.dataset.encrypted else ""
         if not place.startswith(("file://", "https://", "http://")):
             return "it came encrypted, and only a person has its key"
+        only_try = ["-n"] if restored.type == "volume" else []
         try:
-            await self._zfs.run("load-key", "-L", place, restored.name)
+            await self._zfs.run("load-key", *only_try, "-L", place, restored.name)
         except ZfsError as error:
             # The place of a key is not for the receiver, to which the returned text goes: a URL may give the key away.
             _log.warning("%s: the key cannot be loaded from %s: %s", live.dataset.name, printable(place), error)
+            # The place may have a key that is not in use yet: then nothing is known of the backup's.
+            if error.wrong_key and await self._zfs.opens(place, live.dataset.name):
+                raise OtherKey(
+                    f"the backup has another key than {live.dataset.name} has now, as after `zfs change-key`: only the"
+                    " old key opens this snapshot; what is pushed after a write, or with --full, has the new one"
+                ) from error
             return "its key cannot be loaded"
         return ""
 

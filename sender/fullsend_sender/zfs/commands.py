@@ -77,6 +77,9 @@ _NO_BOOKMARKS: Final = re.compile("bookmark feature not enabled")
 #: ... where a pool is full, or a quota is reached.
 _NO_ROOM: Final = re.compile("out of space|[Qq]uota exceeded")
 
+#: ... where a key is not that of the dataset; from `zfs load-key` (libzfs_crypto.c, load_key).
+_WRONG_KEY: Final = re.compile("Incorrect key provided")
+
 #: What is set on datasets themselves.
 _GET_LOCAL: Final = ("get", "-Hp", "-s", "local")
 
@@ -121,6 +124,11 @@ class ZfsError(FullsendError):
     def not_upgraded(self) -> bool:
         """Whether the pool lacks a required feature, such as the one for `zfs receive -s`."""
         return bool(_NOT_UPGRADED.search(self.complaint))
+
+    @property
+    def wrong_key(self) -> bool:
+        """Whether a key could be read, and is not that of the dataset."""
+        return bool(_WRONG_KEY.search(self.complaint))
 
     def about(self, names: Sequence[str]) -> list[str]:
         """Return those of these datasets or snapshots that stderr names as the reason; all, if it names none."""
@@ -349,8 +357,21 @@ class Zfs:
 
     async def key_location(self, dataset: str) -> str:
         """Return where a dataset's key is, such as file:///etc/key; "": it is not encrypted. Raises: ZfsError."""
+        root = await self.encryption_root(dataset)
+        return (await self.effective(["keylocation"], root)).get("keylocation", "") if root else ""
+
+    async def encryption_root(self, dataset: str) -> str:
+        """Return the dataset that has the key of a dataset; "": it is not encrypted. Raises: ZfsError."""
         root = (await self.effective(["encryptionroot"], dataset)).get("encryptionroot", "-")
-        return "" if root == "-" else (await self.effective(["keylocation"], root)).get("keylocation", "")
+        return "" if root == "-" else root
+
+    async def opens(self, place: str, dataset: str) -> bool:
+        """Whether the key in this place, such as file:///etc/key, is that of an encrypted dataset. It is not loaded."""
+        try:
+            await self.run("load-key", "-n", "-L", place, await self.encryption_root(dataset))
+        except ZfsError:
+            return False
+        return True
 
     async def available(self, dataset: str) -> int:
         """Return the bytes that a dataset may still take, by its pool and all quotas above it. Raises: ZfsError."""

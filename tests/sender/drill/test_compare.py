@@ -166,6 +166,27 @@ async def test_where_the_key_is_stays_here(tmp_path: Path, caplog: pytest.LogCap
     assert place in caplog.text
 
 
+@pytest.mark.parametrize("kind", ["filesystem", "volume"])
+async def test_a_backup_with_another_key_than_the_dataset_has_now_is_a_failure(tmp_path: Path, kind: str) -> None:
+    """After `zfs change-key` the encrypted blocks are the same, so a drill said that all is well."""
+    pool = Pool(tmp_path, kind=kind, encrypted=True)
+    place = "https://user:secret@keys.example/home"
+    pool.fake.alter(LIVE, keylocation=place)
+    pool.fake.fail(f"{place} {TARGET}", f"Key load error: Incorrect key provided for '{TARGET}'.")
+    found = await pool.compare()
+    assert (found.extent, found.ok, found.told) == ("guid", False, "")
+    assert found.text == (
+        f"the backup has another key than {LIVE} has now, as after `zfs change-key`: only the old key opens this"
+        " snapshot; what is pushed after a write, or with --full, has the new one"
+    )
+    assert pool.fake.commands[-1] == f"load-key -n -L {place} {LIVE}"
+    # A key that does not open the dataset here either tells nothing of the backup.
+    pool.fake.fail(f"{place} {LIVE}", f"Key load error: Incorrect key provided for '{LIVE}'.")
+    with contextlib.suppress(Exception):  # as above, of raw streams
+        assert (await pool.compare()).extent == "blocks"
+    assert f"send -w {LIVE}@a" in pool.fake.commands
+
+
 async def test_a_plain_copy_of_what_is_locked_here_cannot_be_compared(tmp_path: Path) -> None:
     pool = Pool(tmp_path)
     pool.fake.alter(LIVE, encrypted=True, key_loaded=False)
