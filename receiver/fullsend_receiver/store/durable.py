@@ -139,14 +139,25 @@ def open_lock(path: Path) -> int:
 
 def is_locked(path: Path) -> bool:
     """Whether a process holds the lock of this file. Raises: FileNotFoundError, OSError."""
+    with unlocked(path) as free:
+        return not free
+
+
+@contextlib.contextmanager
+def unlocked(path: Path) -> Iterator[bool]:
+    """Yields: whether no process holds the lock of this file. If so, none takes it inside this context. Any number of
+    processes may be inside it. Raises: FileNotFoundError, OSError.
+    """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+        free = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            free = False
+        yield free
     finally:
         os.close(descriptor)
-    return False
 
 
 def size_of(path: Path) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.commits import complete
-from fullsend_receiver.store.durable import is_locked, locked
+from fullsend_receiver.store.durable import locked, unlocked
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.partials import (
     DATA,
@@ -31,7 +31,7 @@ log = logging.getLogger("fullsendd")
 def recover(store: Layout) -> list[str]:
     """Complete commits and cut partials back to what was acknowledged. Discard empty partials and those of merges, and
     set aside those that have lost acknowledged bytes. If this fails for a partial, it stays as it is, and this is
-    logged.
+    logged. A partial that a process has open is left to that process.
 
     Returns: a line for the log for each partial. Raises: OSError if the folder cannot be read.
     """
@@ -56,11 +56,12 @@ def _recover_each(store: Layout, *, merges_only: bool) -> list[str]:
             with examining(store, key):
                 opened = journal.read_opened(path)
             is_merge = opened is not None and opened.merge
-            # A command may be merging while the daemon starts.
-            if is_merge and not is_locked(path):
-                done += _recover(store, key, is_merge=True)
-            elif not (is_merge or merges_only):
-                done += _recover(store, key, is_merge=False)
+            if merges_only and not is_merge:
+                continue
+            # A command may be merging, or copying into this store, while the daemon starts.
+            with unlocked(path) as free:
+                if free:
+                    done += _recover(store, key, is_merge=is_merge)
         except (PartialDamaged, FileNotFoundError):
             continue  # it was set aside, and that was logged; or it has ended just now
         except (OSError, StoreError) as error:

@@ -410,6 +410,16 @@ def test_upload_without_a_batch_is_nothing_to_resume_and_gone_with_the_next_star
     assert keys(store) == []
 
 
+def test_start_leaves_an_upload_that_another_process_has_open(kind: Kind, store: Store) -> None:
+    """A `fullsendd copy` is at work while the daemon of its target starts."""
+    upload = finished(store)
+    sealed = upload.seal(len(crash.chunks()))
+    kind.again(store).recover()
+    assert upload.commit(FILE, manifest_of(sealed))
+    check_stored(store)
+    assert keys(store) == []
+
+
 def test_seal_wants_all_of_it_durable(store: Store) -> None:
     ingest = begun(store, chunks=1)
     take_one(ingest, crash.chunks()[1])

@@ -6,9 +6,11 @@ import os
 import re
 import shutil
 import subprocess
+import threading
 import zlib
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.receiver import crash
@@ -38,9 +40,11 @@ from tests.receiver.helpers import (
     SENDER,
     check_listed,
     chunks_of,
+    commit_stream,
     decode,
     everything,
     finish_of,
+    ingest_stream,
     make_store,
     manifest_path,
     program,
@@ -60,6 +64,8 @@ from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.recovery import recover, remove_temporaries
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.receiver.crash import Crasher
 
 
@@ -204,6 +210,49 @@ def test_power_cut_at_any_moment_of_a_start_completes_the_commit_all_the_same(
         recover(left)
         assert check_listed(left) == [str(FILE)]
         assert not read_catalogue(left).problems
+
+
+def test_start_at_any_step_of_a_commit_by_another_process_leaves_the_stream_stored(
+    swift_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `fullsendd copy` commits while the daemon of its target starts."""
+    for at in itertools.count(1):
+        store = make_store(swift_path, f"store{at}")
+        ingest = ingest_stream(store, SENDER, SHORT)
+        with ThreadPoolExecutor(1) as pool, monkeypatch.context() as patch:
+            start = _StartAtStep(pool, store, at)
+            for name in ("write", "fsync", "fdatasync", "rename", "unlink"):
+                patch.setattr(os, name, start.step(getattr(os, name)))
+            assert commit_stream(store, SENDER, ingest, SHORT) == FILE
+            if start.begun is None:
+                break
+            start.begun.result()
+        assert check_listed(store) == [str(FILE)]
+        assert everything(store.partial) == {}
+    assert at > 10
+
+
+class _StartAtStep:
+    """Has a daemon start at a step of this thread, counted from 1. `begun`: its start, None: not yet."""
+
+    def __init__(self, pool: ThreadPoolExecutor, store: LocalStore, at: int) -> None:
+        self._pool = pool
+        self._store = store
+        self._left = at
+        self._thread = threading.get_ident()
+        self.begun: Future[list[str]] | None = None
+
+    def step(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            if threading.get_ident() == self._thread:
+                self._left -= 1
+                if self._left == 0:
+                    self.begun = self._pool.submit(recover, self._store)
+                    # It may wait for the store's lock, which this thread has at some steps.
+                    wait([self.begun], timeout=0.1)
+            return real(*arguments, **named)
+
+        return call
 
 
 def test_torn_last_line_is_as_if_it_had_not_been_written(store: LocalStore) -> None:
