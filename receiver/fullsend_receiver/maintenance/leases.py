@@ -1,7 +1,8 @@
 """What somebody needs now, so that a prune leaves it: the bases of what arrives, and the chains that are being read.
 
 Read these while no other process removes (`Store.remove` calls `choose` then): a lease that is not there yet belongs to
-a push, or a reader, that will look again (`Store.wait_for_removals`).
+a push, or a reader, that will look again (`Store.wait_for_removals`). Read `arriving_leases` before the catalogue: a
+push may commit in between.
 """
 
 from __future__ import annotations

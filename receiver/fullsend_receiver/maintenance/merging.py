@@ -189,12 +189,12 @@ class Merger:
 
     def _due(self, plans: SenderPlans, names: set[str]) -> list[Merge]:
         """Plan a part as it is now. Returns: its merges for whose inputs nothing waits that is still to be removed."""
-        holdings = plans.current()
-        part = holdings.around(datasets=names)
+        now = plans.current()
+        part = now.holdings.around(datasets=names)
         there = {each.summary.dataset for each in part.streams}
-        stopped = plans.stopped(holdings, part, there)
+        stopped = plans.stopped(now.holdings, part, there)
         stopped |= plans.suspects(part, stopped) | plans.troubled(there)
-        found = plans.plan(holdings, part, stopped)
+        found = plans.plan(now, part, stopped)
         needed = {each.stream.base_guid for each in found.decisions if each.action is Action.DROP}
         return [each for each in found.merges if needed.isdisjoint(one.guid for one in each.inputs[:-1])]
 

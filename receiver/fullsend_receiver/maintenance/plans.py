@@ -25,7 +25,7 @@ from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
 from fullsend_receiver.maintenance.leases import arriving_leases, hidden_leases, reading_leases
 from fullsend_receiver.maintenance.merge_records import MergeRecord, read_merges
 from fullsend_receiver.maintenance.prune_records import read_record
-from fullsend_receiver.maintenance.retention import Pin, Plan, plan
+from fullsend_receiver.maintenance.retention import Lease, Pin, Plan, plan
 from fullsend_receiver.maintenance.suspicion import read_accepted, suspicion
 from fullsend_receiver.maintenance.thinning import Thinning
 from fullsend_receiver.store.api import Store
@@ -104,6 +104,16 @@ def rules_of(settings: ReceiverSettings) -> PruneRules | None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class SenderNow:
+    """What there is of a sender. `arriving`: the leases of what arrives. They were read before `holdings`, so a push
+    that has committed in between is in both; read later, it might be in neither, and would lose its base.
+    """
+
+    arriving: list[Lease]
+    holdings: Holdings
+
+
 class SenderPlans:
     """Plans the parts of one sender, those of one dataset or all."""
 
@@ -118,9 +128,10 @@ class SenderPlans:
         #: The record of the sender's last prune.
         self.before: Final = read_record(catalogues.store.documents, sender)
 
-    def current(self) -> Holdings:
-        """Return the sender's holdings as they are now. Blocks. Raises: OSError."""
-        return self._catalogues.current(self._sender)
+    def current(self) -> SenderNow:
+        """Return what there is of the sender now. Blocks. Raises: StoreError, OSError."""
+        arriving = arriving_leases(self._catalogues.store, self._sender)
+        return SenderNow(arriving, self._catalogues.current(self._sender))
 
     def troubled(self, names: Iterable[str]) -> dict[str, str]:
         """Return those of these datasets of which the last prune has dropped nothing, each with the reason."""
@@ -128,8 +139,8 @@ class SenderPlans:
         return {name: each.trouble for name, each in found.items() if each is not None and each.trouble is not None}
 
     def parts(self) -> list[set[str]]:
-        """Return the datasets of each part, or of the part of the one dataset. Blocks. Raises: OSError."""
-        return list(_parts(self.current(), self._dataset))
+        """Return the datasets of each part, or of the part of the one dataset. Blocks. Raises: StoreError, OSError."""
+        return list(_parts(self._catalogues.current(self._sender), self._dataset))
 
     def stopped(self, holdings: Holdings, part: Catalogue, names: set[str]) -> dict[str, str]:
         """Return the datasets of which nothing may go, each with the reason."""
@@ -164,17 +175,18 @@ class SenderPlans:
                 found[dataset] = f"{why}: if that is right: `fullsendd accept {name}`"
         return found
 
-    def plan(self, holdings: Holdings, part: Catalogue, stopped: Mapping[str, str]) -> Plan:
-        """Plan a part, with the leases and pins of this moment. Of what would go or be merged, the store is asked
-        whether it is locked; then the plan is made anew.
+    def plan(self, now: SenderNow, part: Catalogue, stopped: Mapping[str, str]) -> Plan:
+        """Plan a part of what there is `now`, with the readers and pins of this moment. Of what would go or be merged,
+        the store is asked whether it is locked; then the plan is made anew.
         """
-        store, now = self._catalogues.store, self._now
+        store = self._catalogues.store
         leases = [
-            *arriving_leases(store, self._sender),
+            *now.arriving,
             *reading_leases(part, store.held()),
-            *hidden_leases(problem.path for problem in holdings.problems),
+            *hidden_leases(problem.path for problem in now.holdings.problems),
         ]
-        pins = [Pin(str(file), each.until, each.note) for file, each in pins_in_force(store.documents, now).items()]
+        in_force = pins_in_force(store.documents, self._now)
+        pins = [Pin(str(file), each.until, each.note) for file, each in in_force.items()]
         merging = self._rules.merging
         thinning, superseded, unproven = None, dict[str, str](), dict[str, str]()
         if merging is not None:
@@ -186,7 +198,7 @@ class SenderPlans:
             found = plan(
                 [stored.summary for stored in part.streams],
                 lambda dataset: self._rules.policy_of(self._sender, dataset),
-                now=now,
+                now=self._now,
                 leases=leases,
                 pins=pins,
                 locks=self._locks_of(part),

@@ -204,19 +204,19 @@ class _SenderPrune:
     # --- one part
 
     def _part(self, names: set[str], *, dry_run: bool) -> Iterator[PruneEvent]:
-        holdings = self._plans.current()
-        part = holdings.around(datasets=names)
+        now = self._plans.current()
+        part = now.holdings.around(datasets=names)
         names |= {each.summary.dataset for each in part.streams}
-        stopped = self._plans.stopped(holdings, part, names)
+        stopped = self._plans.stopped(now.holdings, part, names)
         suspects = self._plans.suspects(part, stopped)
         stopped |= suspects
-        first = self._plans.plan(holdings, part, stopped)
+        first = self._plans.plan(now, part, stopped)
         if not self._yes_more and (beyond_limit := self._beyond(first, stopped)):
             stopped |= beyond_limit
-            first = self._plans.plan(holdings, part, stopped)
+            first = self._plans.plan(now, part, stopped)
         done = _Done(latest={each.stream.path: each for each in first.decisions})
         if not dry_run:
-            self._note(first, stopped, suspects, holdings.last_sequence)
+            self._note(first, stopped, suspects, now.holdings.last_sequence)
             if self._yes_more and first.drops:
                 self._write_early()
             try:
@@ -266,10 +266,10 @@ class _SenderPrune:
         drops: dict[str, Decision] = {}
 
         def choose() -> list[PurePosixPath]:
-            holdings = self._plans.current()
-            part = holdings.around(datasets=names)
+            now = self._plans.current()
+            part = now.holdings.around(datasets=names)
             there = {each.summary.dataset for each in part.streams}
-            fresh = self._plans.plan(holdings, part, {**self._plans.stopped(holdings, part, there), **stopped})
+            fresh = self._plans.plan(now, part, {**self._plans.stopped(now.holdings, part, there), **stopped})
             done.latest.update({each.stream.path: each for each in fresh.decisions})
             drops.clear()
             drops.update((each.stream.path, each) for each in _batch(fresh, allowed, most))

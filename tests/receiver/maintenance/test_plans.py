@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.receiver.helpers import SENDER, manifest_path, plant
+from tests.receiver.helpers import SENDER, commit_stream, ingest_stream, manifest_path, plant, small_stream
 
 from fullsend_receiver.access.config import ReceiverSettings
 from fullsend_receiver.access.policies import Policy, Retention
 from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.maintenance import plans as plans_module
+from fullsend_receiver.maintenance.leases import arriving_leases
 from fullsend_receiver.maintenance.plans import NOT_ASKED, MergeRules, PruneRules, SenderPlans, rules_of
 from fullsend_receiver.maintenance.prune_records import DatasetRecord, PruneRecord, write_record
 from fullsend_receiver.store.api import DiskSpace
 from fullsend_receiver.store.local import LocalStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 NOW = 1_800_000_000.0
@@ -64,12 +67,12 @@ def test_what_was_not_asked_for_and_what_cannot_be_read_is_stopped(store: LocalS
     plant(store, "a", 1)
     plant(store, "b", 2, 1, dataset="tank/renamed")
     asked = plans(store, "tank/data")
-    part = asked.current().around(datasets={"tank/data", "tank/renamed"})
-    assert asked.stopped(asked.current(), part, {"tank/data", "tank/renamed"}) == {"tank/renamed": NOT_ASKED}
+    part = asked.current().holdings.around(datasets={"tank/data", "tank/renamed"})
+    assert asked.stopped(asked.current().holdings, part, {"tank/data", "tank/renamed"}) == {"tank/renamed": NOT_ASKED}
     manifest_path(store, plant(store, "c", 3)).write_bytes(b"{")
     every = plans(store)
-    part = every.current().around(datasets={"tank/data"})
-    stopped = every.stopped(every.current(), part, {"tank/data", "tank/renamed"})
+    part = every.current().holdings.around(datasets={"tank/data"})
+    stopped = every.stopped(every.current().holdings, part, {"tank/data", "tank/renamed"})
     assert list(stopped) == ["tank/data"]
     assert stopped["tank/data"].startswith("not all of it can be read: ")
 
@@ -85,6 +88,35 @@ def test_merges_are_planned_where_the_rules_have_them(store: LocalStore) -> None
         plant(store, f"s{number}", number, number - 1 or None, sequence=number)
     for merging, count in ((None, 0), (MergeRules(rebase_after=0.0), 1)):
         every = plans(store, None, merging)
-        holdings = every.current()
-        found = every.plan(holdings, holdings.around(datasets={"tank/data"}), {})
+        now = every.current()
+        found = every.plan(now, now.holdings.around(datasets={"tank/data"}), {})
         assert len(found.merges) == count
+
+
+def test_push_that_commits_between_the_looks_at_the_journals_and_the_streams_keeps_its_base(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit needs the store's lock for one rename: the rest goes on while a prune chooses a batch."""
+    for number in range(1, 5):
+        plant(store, f"s{number}", number, sequence=number)
+    raw = small_stream("tank/data", 9, 1)
+    arriving = ingest_stream(store, SENDER, raw)
+    looks: list[str] = []
+
+    def then_commit(real: Callable[..., Any]) -> Callable[..., Any]:
+        def look(*arguments: Any) -> Any:
+            found = real(*arguments)
+            looks.append(real.__name__)
+            if len(looks) == 1:
+                commit_stream(store, SENDER, arriving, raw)
+            return found
+
+        return look
+
+    every = plans(store)
+    monkeypatch.setattr(plans_module, "arriving_leases", then_commit(arriving_leases))
+    monkeypatch.setattr(every._catalogues, "current", then_commit(every._catalogues.current))
+    now = every.current()
+    found = every.plan(now, now.holdings.around(datasets={"tank/data"}), {})
+    assert sorted(looks) == ["arriving_leases", "current"]
+    assert [each.stream.snapshot for each in found.drops] == ["s3", "s2"]
