@@ -468,10 +468,9 @@ class Answers:
         """Hold a stream for as long as this connection is open: a restore will need those that build on it."""
         try:
             self._hold.add(stored.file)
+            self._store.wait_for_removals()
         except OSError as error:  # a disk that is full, or read-only, must not prevent a restore
             log.warning("%s: %s is read, and a prune cannot see that: %s", self._peer, stored.file, error)
-        else:
-            self._store.wait_for_removals()
 
     async def _pages(
         self, items: Iterable[_Item], most: int, page_of: Callable[[Sequence[_Item]], Message]

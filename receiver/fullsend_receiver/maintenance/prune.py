@@ -171,6 +171,9 @@ class _SenderPrune:
         self._unwritten = 0  # parts since the record was written
 
     def events(self, *, dry_run: bool) -> Iterator[PruneEvent]:
+        if not dry_run:
+            # What a prune that died had begun is none of this one's, and must not count as stored.
+            self._store.wait_for_removals()
         for names in self._plans.parts():
             self._pruner.between()
             yield from self._part(names, dry_run=dry_run)

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 
 from fullsend_protocol.format.chains import can_follow
 from fullsend_protocol.format.manifest import Manifest
+from fullsend_protocol.shared.errors import reason
 from fullsend_receiver.catalogue.pins import pin
 from fullsend_receiver.events.emit import emit
 from fullsend_receiver.events.records import UndeletedStream
@@ -51,8 +52,14 @@ def find_trashed(
 ) -> Iterator[TrashEntry]:
     """Yield the streams in the trash of a sender, None: of all; the last dropped ones last. Blocks.
 
-    `unread`: gets a line for each one whose manifest cannot be read; it is omitted. Raises: OSError.
+    Completes what a dead process had begun: until then such a stream may be neither stored nor in the trash. `unread`:
+    gets a line for each one whose manifest cannot be read, which is omitted, and for what cannot be completed. Raises:
+    OSError.
     """
+    try:
+        store.wait_for_removals()
+    except OSError as error:  # a disk that is read-only still tells what is there
+        unread(f"an interrupted removal cannot be completed: {reason(error)}")
     for place in store.trashed():
         if sender in {None, place.file.parts[0]}:
             try:

@@ -612,8 +612,9 @@ class Store(Protocol):
         """Return the streams of all holds, of any process, that were open within the last hour. Raises: OSError."""
 
     def wait_for_removals(self) -> None:
-        """Wait until each removal that has begun is done. An upload that was begun before this call, and finds its base
-        afterwards, keeps its base; so does a hold. Raises: OSError.
+        """Wait until each removal that has begun is done; complete it if its process is dead. An upload that was begun
+        before this call, and finds its base afterwards, keeps its base; so does a hold, or a pin. The same holds for
+        what is brought back. Raises: OSError, also if a removal cannot be completed that may still take streams.
         """
 
     # --- the trash
@@ -638,7 +639,8 @@ class Store(Protocol):
         self, old: Callable[[str], bool], stays: Callable[[TrashedStream, float], None] | None = None
     ) -> list[str]:
         """Delete the folders of the trash that are `old`. `stays`: is called for each stream in them that is locked,
-        with the end of that (see `locked`): it stays. A full disk is no obstacle.
+        with the end of that (see `locked`): it stays. A full disk is no obstacle. What a dead process had begun is
+        completed before; a folder that it still needs stays.
 
         Returns: their names. Raises: OSError if one cannot be deleted; the others are, as far as the store allows.
         """

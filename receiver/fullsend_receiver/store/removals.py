@@ -79,6 +79,10 @@ class _Log:
     entries: list[_Entry]
     back: bool = False
 
+    def is_pending(self, store: Layout) -> bool:
+        """Whether one of these streams is still stored, and will be removed."""
+        return not self.back and any(stamp(store, each.file) == each.manifest for each in self.entries)
+
     def encode(self) -> bytes:
         to_trash = any(each.trash is not None for each in self.entries)
         head: dict[str, Any] = {"format": _TRASH, "back": self.back} if to_trash else {"format": _DELETE}
@@ -96,7 +100,7 @@ def remove(
 ) -> list[PurePosixPath]:
     """Remove what `choose` returns. See `Store.remove`."""
     with locked(store.lock):
-        _finish(store)
+        _complete(store)
         chosen = dict.fromkeys(choose())
         found = [_Entry(file, there, trash) for file in chosen if (there := stamp(store, file)) is not None]
         if trash is not None:
@@ -113,7 +117,7 @@ def choose_superseded(store: Layout, choose: Callable[[], Iterable[PurePosixPath
     holds the store's lock. Afterwards no step of their removal needs room. Raises: StoreError, OSError, and what
     `choose` raises.
     """
-    _finish(store)
+    _complete(store)
     streams = []
     for file in dict.fromkeys(choose()):
         streams.append((file, hashlib.sha256(store.manifest_path(file).read_bytes()).hexdigest()))
@@ -127,7 +131,7 @@ def finish_superseding(store: Layout, superseded: Superseded) -> None:
     """Remove the streams that a commit has superseded, those that are still the ones which were chosen. May be repeated
     after a crash at any point. The caller holds the store's lock. Raises: StoreError, OSError.
     """
-    _finish(store)
+    _complete(store)
     entries = []
     for file, manifest in superseded.streams:
         with contextlib.suppress(FileNotFoundError):  # an earlier process has removed it
@@ -142,7 +146,7 @@ def finish_superseding(store: Layout, superseded: Superseded) -> None:
 def bring_back(store: Layout, choose: Callable[[], Iterable[TrashedStream]]) -> list[PurePosixPath]:
     """Move what `choose` returns back from the trash. See `Store.bring_back`."""
     with locked(store.lock):
-        _finish(store)
+        _complete(store)
         entries = []
         for each in choose():
             kept = signature(store.trash_folder / each.folder / manifest_of(str(each.file)))
@@ -179,8 +183,18 @@ def trash_bytes(store: Layout) -> int:
 def empty_trash(store: Layout, old: Callable[[str], bool]) -> list[str]:
     """Delete folders of the trash. See `Store.empty_trash`."""
     with locked(store.lock):
-        gone, failed = [], None
-        for name in [name for name in _trash_folders(store) if old(name)]:
+        gone: list[str] = []
+        failed: OSError | None = None
+        try:
+            _complete(store)
+            said = _logged(store)
+        except StoreError as error:  # which folders it needs is unknown
+            log.error("%s", error)  # noqa: TRY400 - where it was found says nothing
+            return gone
+        except OSError as error:
+            failed, said = error, _logged(store)
+        needed = {each.trash for each in said.entries} if said is not None else set()
+        for name in [name for name in _trash_folders(store) if name not in needed and old(name)]:
             try:
                 # No log: what a dead process has left of a folder goes with the next call, and needs no room on the
                 # disk.
@@ -197,9 +211,17 @@ def empty_trash(store: Layout, old: Callable[[str], bool]) -> list[str]:
 
 
 def wait_for_removals(store: Layout) -> None:
-    """Wait until each removal that began before this call is done. See `Store.wait_for_removals`."""
+    """Wait until each removal that began before this call is done, or do it. See `Store.wait_for_removals`."""
     with locked(store.lock):
-        pass
+        try:
+            _complete(store)
+        except StoreError as error:
+            log.error("%s", error)  # noqa: TRY400 - where it was found says nothing
+        except OSError as error:
+            said = _logged(store)
+            if said is not None and said.is_pending(store):
+                raise  # who finds one of these streams now must not count on it
+            log.error("a removal was interrupted, and cannot be completed: %s", error)  # noqa: TRY400 - the same
 
 
 def under_way(store: Layout) -> set[PurePosixPath]:
@@ -221,7 +243,7 @@ def finish_removals(store: Layout) -> list[str]:
     with locked(store.lock):
         said: list[str] = []
         try:
-            said = [f"{file}: its {what} was interrupted and is complete now" for file, what in _finish(store)]
+            said = _lines(_finish(store))
         except StoreError as error:
             log.error("%s", error)  # noqa: TRY400 - where it was found says nothing
         try:
@@ -336,6 +358,18 @@ def _entry(row: Mapping[str, Any], *, to_trash: bool) -> _Entry:
 # --- the steps ----------------------------------------------------------------------------------------------------
 
 
+def _complete(store: Layout) -> None:
+    """Complete what a dead process has begun, if anything, and log it. The caller holds the store's lock. Raises: as
+    `_finish`.
+    """
+    for line in _lines(_finish(store)):
+        log.warning("%s", line)
+
+
+def _lines(done: Iterable[tuple[PurePosixPath, str]]) -> list[str]:
+    return [f"{file}: its {what} was interrupted and is complete now" for file, what in done]
+
+
 def _finish(store: Layout) -> list[tuple[PurePosixPath, str]]:
     """Do what the log says. The caller holds the store's lock. Returns: the streams of which that is done, each with
     what was done. Raises: StoreError, OSError.
@@ -371,9 +405,25 @@ def _take_away(store: Layout, entries: list[_Entry]) -> list[_Entry]:
     if any(each.trash is not None for each in entries):
         _into_trash(store, whole + bare, (manifests, hashes, last))
     else:
-        for paths in (manifests, hashes, last):
-            _unlink(paths)
+        try:
+            for paths in (manifests, hashes, last):
+                _unlink(paths)
+        except OSError:
+            _give_up(store, entries)
+            raise
     return whole + bare
+
+
+def _give_up(store: Layout, entries: list[_Entry]) -> None:
+    """Keep, in the log, only those of these streams that have lost their manifests. The others stay. Otherwise no
+    removal could begin before this one is possible, and none of them could be a base.
+    """
+    begun = [each for each in entries if stamp(store, each.file) is None]
+    with contextlib.suppress(OSError):  # of the disk, or no room: the first error tells more
+        if begun:
+            _write(store, _Log(begun))
+        else:
+            _clear(store)
 
 
 def _into_trash(store: Layout, entries: list[_Entry], steps: Iterable[list[Path]]) -> None:

@@ -36,6 +36,7 @@ from fullsend_receiver.maintenance.prune import ChainHeld, Judged, NothingGoes, 
 from fullsend_receiver.maintenance.prune_records import DatasetRecord, read_history, read_record
 from fullsend_receiver.maintenance.retention import Action, Decision
 from fullsend_receiver.maintenance.trash import expire_trash, trashed_at
+from fullsend_receiver.store import removals
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.opened import open_offer, partial_key
@@ -645,6 +646,23 @@ def replaced_chains(store: LocalStore) -> list[str]:
         for snapshot, base in ((1, None), (2, 1), (3, 2), (4, None), (5, 4)):
             store_stream(store, SENDER, small_stream(dataset, snapshot, base, offset=100 * number))
     return [file for file in check_listed(store) if "@s4." in file or "@s5." in file]
+
+
+def test_what_a_killed_prune_had_begun_is_done_before_the_next_one_looks(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = chain(store, 20, 15), chain(store, 5)
+
+    def killed(_paths: list[Path]) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(removals, "_unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            prune(store)
+    assert listed(store) == list(map(str, old + new))
+    assert set(reasons(prune(store))) == set(map(str, new))
+    assert listed(store) == list(map(str, new))
 
 
 @pytest.mark.slow

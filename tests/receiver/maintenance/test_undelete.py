@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import shutil
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from tests.receiver.helpers import SENDER, check_listed, manifest_path, plant, s
 from fullsend_receiver.catalogue.pins import read_pins
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance.undelete import find_trashed, undelete
+from fullsend_receiver.store import removals
 from fullsend_receiver.store.local import LocalStore
 
 if TYPE_CHECKING:
@@ -80,6 +82,40 @@ def test_manifest_that_cannot_be_read_stays_in_the_trash(store: LocalStore) -> N
     assert list(find_trashed(store)) == []
     assert undelete(store, SENDER, "tank/data", None, stored=[], now=NOW).back == []
     assert len(list(store.trashed())) == 1
+
+
+def _cut_short(store: LocalStore, monkeypatch: pytest.MonkeyPatch, file: PurePosixPath) -> None:
+    """Move a stream into the trash, and die behind its manifest."""
+    real = removals._move
+
+    def move(moves: list[tuple[Path, Path]]) -> None:
+        real(moves)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(removals, "_move", move)
+        with pytest.raises(KeyboardInterrupt):
+            store.remove(lambda: [file], trash="20261127T000000Z-1")
+
+
+def test_what_a_killed_prune_had_moved_by_half_is_found(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    _cut_short(store, monkeypatch, plant(store, "s1", 1))
+    assert listed(store) == []
+    assert [each.manifest.snapshot for each in find_trashed(store)] == ["s1"]
+
+
+def test_what_cannot_be_completed_is_told_and_the_rest_is_found(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.remove(lambda: [plant(store, "s1", 1)], trash="20261126T000000Z-1")
+
+    def refuses(_store: LocalStore) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(LocalStore, "wait_for_removals", refuses)
+    told: list[str] = []
+    assert [each.manifest.snapshot for each in find_trashed(store, unread=told.append)] == ["s1"]
+    assert told == ["an interrupted removal cannot be completed: Read-only file system"]
 
 
 @pytest.mark.slow

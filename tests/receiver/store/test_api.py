@@ -803,6 +803,73 @@ def test_upload_waits_for_the_removal_that_may_not_have_seen_it(store: Store) ->
         assert removing.result() == [FILE]
 
 
+def trashed(store: Store) -> list[PurePosixPath]:
+    return [each.file for each in store.trashed()]
+
+
+def started_behind(kind: Kind, store: Store) -> Store:
+    """Return the store for a process that starts behind one that died as it removed. In a bucket, others wait for
+    minutes for one that died before it had chosen: not here.
+    """
+    store = kind.again(store)
+    if not store.under_way():
+        store.recover()
+    return store
+
+
+@pytest.mark.parametrize("trash", [None, "t"])
+def test_who_has_waited_for_removals_finds_nothing_that_a_removal_still_takes(
+    kind: Kind, swift_path: Path, trash: str | None
+) -> None:
+    """A prune is killed, and pushes and pins come before the next start."""
+    ends = set()
+    for at in itertools.count(1):
+        store = kind.make(swift_path / str(at))
+        for sender in (SENDER, "beta"):
+            stored(store, sender)
+        with kind.cut(at) as cut, contextlib.suppress(Died):
+            store.remove(lambda: [FILE, file_of("beta")], trash=trash)
+        store = started_behind(kind, store)
+        store.wait_for_removals()
+        left = files_in(store)
+        assert [file for file in (FILE, file_of("beta")) if store.has(file)] == left
+        assert sorted(left + trashed(store)) == ([FILE, file_of("beta")] if left or trash else [])
+        store.recover()
+        assert files_in(store) == left
+        ends.add(bool(left))
+        if not cut.died:
+            break
+    assert ends == {True, False}
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["a prune", "an undelete"])
+def test_trash_is_emptied_only_behind_what_a_dead_process_had_begun(kind: Kind, swift_path: Path, back: bool) -> None:
+    for at in itertools.count(1):
+        store = kind.make(swift_path / str(at))
+        stored(store)
+        if back:
+            store.remove(lambda: [FILE], trash="t")
+        with kind.cut(at) as cut, contextlib.suppress(Died):
+            if back:
+                store.bring_back(lambda: list(store.trashed()))  # noqa: B023 - called at once
+            else:
+                store.remove(lambda: [FILE], trash="t")
+        store = started_behind(kind, store)
+        store.empty_trash(lambda _folder: True)
+        assert trashed(store) == []
+        there = store.has(FILE)
+        store.recover()
+        assert trashed(store) == []
+        assert files_in(store) == [FILE] * there
+        if there:
+            check_stored(store)
+        else:
+            stored(store)  # nothing of it stands in the way
+        if not cut.died:
+            break
+    assert there is back
+
+
 # --- documents ----------------------------------------------------------------------------------------------------
 
 

@@ -126,7 +126,7 @@ def test_removal_that_was_cut_short_is_completed_by_the_next_removal(store: Loca
 def test_stream_that_is_stored_again_outlives_a_removal_that_was_cut_short(
     store: LocalStore, crasher: Crasher, at: int
 ) -> None:
-    """A prune is killed beside a running daemon, which looks at the log at its next start only."""
+    """A prune is killed beside a running daemon, which completes it for the next push that has a base."""
     file = left_by_a_kill(store, crasher, at, "unlink")
     before = names_beside(store, file)
     if before == WHOLE:
@@ -311,6 +311,59 @@ def test_trash_that_has_no_room_for_another_name_gives_all_back(
     assert check_listed(store) == sorted(map(str, files))
     assert not log_of(store).exists()
     assert list(store.trashed()) == []
+
+
+def test_removal_that_a_file_resists_leaves_what_is_whole(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file is immutable (`chattr +i`): the other streams must not be doomed for as long as it is."""
+    store.recover()
+    files = [store_stream(store, sender, RAW) for sender in (SENDER, "beta", "gamma")]
+    with monkeypatch.context() as patch:
+        _resist(patch, manifest_path(store, files[1]))
+        with pytest.raises(PermissionError):
+            store.remove(lambda: files)
+        assert store.under_way() == {files[0]}
+        store.wait_for_removals()
+        assert store.remove(lambda: files[2:]) == files[2:]
+    assert check_listed(store) == [str(files[1])]
+    assert f"{files[0]}: its removal was interrupted and is complete now" in caplog.text
+    store.recover()
+    assert check_listed(store) == [str(files[1])]
+
+
+def test_removal_that_cannot_be_completed_is_an_error_for_who_needs_a_stream_of_it(
+    store: LocalStore, crasher: Crasher, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    left_by_a_kill(store, crasher, 1, "unlink")
+    with monkeypatch.context() as patch:
+
+        def read_only(path: Any, *_arguments: Any, **_named: Any) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+        for name in ("unlink", "replace"):
+            patch.setattr(os, name, read_only)
+        with pytest.raises(OSError, match="Read-only"):
+            store.wait_for_removals()
+    store.wait_for_removals()
+    assert check_listed(store) == []
+    file = left_by_a_kill(store, crasher, 2, "unlink")
+    with monkeypatch.context() as patch:
+        _resist(patch, store.root / file)
+        store.wait_for_removals()  # it is no stream any more
+    assert "a removal was interrupted, and cannot be completed: " in caplog.text
+
+
+def _resist(patch: pytest.MonkeyPatch, resisting: Path) -> None:
+    """Have a file resist its removal."""
+    real = os.unlink
+
+    def unlink(path: Any, **named: Any) -> None:
+        if os.fspath(path) == os.fspath(resisting):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+        real(path, **named)
+
+    patch.setattr(os, "unlink", unlink)
 
 
 def test_log_has_as_many_streams_as_its_file_has_room_for(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
