@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from fullsend_protocol.format.names import stream_of
 from fullsend_receiver.store.errors import ManifestError
 
 
@@ -37,6 +38,11 @@ class Problem:
     def folder(self) -> str:
         """The folder whose contents are not completely known."""
         return self.path.rpartition("/")[0] if self.kind in _OF_ONE_FILE else self.path
+
+    @property
+    def stream(self) -> str | None:
+        """The file of the one stream that it hides; None: it may hide any in its folder."""
+        return stream_of(self.path) if self.kind in _OF_ONE_FILE else None
 
     def hides(self, folder: str) -> bool:
         """Whether it may hide streams that belong in this folder, relative to the store."""

@@ -230,7 +230,8 @@ class CopyRun:
         due = {each.summary.path for plan in self.plans for each in plan.due}
         missing = due.union(*(plan.left_out for plan in self.plans))
         documents = self._source.documents
-        settled = {file for file in read_left(documents, self._store_id) if self._is_chosen(file)} - missing
+        left = read_left(documents, self._store_id) - missing
+        settled = {file for file in left if self._is_chosen(file) and not self._is_hidden(file)}
         # Before it begins: a killed run must not leave a stream behind that a later one hides.
         change_left(documents, self._store_id, add=filter(is_stream, missing), remove=settled)
         try:
@@ -273,6 +274,11 @@ class CopyRun:
     def _leave(self, file: str, why: str) -> LeftBehind:
         self._totals.left[file] = why
         return LeftBehind(file, why)
+
+    def _is_hidden(self, file: str) -> bool:
+        """Whether a stream may be stored in the source although no plan has it: something cannot be read."""
+        folder = str(PurePosixPath(file).parent)
+        return any(problem.hides(folder) for plan in self.plans for problem in plan.problems)
 
     def _is_chosen(self, file: str) -> bool:
         """Whether a stream is in the scope, by its place."""

@@ -21,6 +21,7 @@ from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_protocol.shared.units import format_size, format_time, parse_time
 from fullsend_protocol.stream.chunks import Cutter, Decompressor, SegmentCheck
 from fullsend_protocol.stream.records import Walker
+from fullsend_receiver.catalogue.problems import Problem, ProblemKind
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.streams import Catalogue, StoredStream, read_catalogue
 from fullsend_receiver.maintenance.pace import Pace
@@ -55,7 +56,8 @@ class CopyPlan:
     """What a run would copy of one sender. `due`: bases first; `left_out`: by file, why a stream that is missing or
     damaged in the target is not copied; `older`: how many streams are not copied because they are older than the
     newest copy; `bases`: by file, the streams of which one must be in the target when this one is copied; `replaces`:
-    by file, the damaged copy in the target; `stored`: how many streams of it the source has.
+    by file, the damaged copy in the target; `stored`: how many streams of it the source has; `problems`: what may hide
+    others of the source.
     """
 
     due: list[StoredStream]
@@ -64,6 +66,7 @@ class CopyPlan:
     bases: dict[str, list[PurePosixPath]]
     replaces: dict[str, Replaced]
     stored: int
+    problems: list[Problem]
 
     @property
     def stored_bytes(self) -> int:
@@ -99,7 +102,9 @@ def plan_copy(
     have = {_snapshot(each.summary) for each in restorable}
     twins = {each.summary.path: each for each in there.streams}
     wanted: set[str] = set()
-    left_out = _unread(here, sender, dataset, "") | _unread(there, sender, dataset, f"{target.where}: ")
+    problems = _problems(here, sender, dataset)
+    left_out = {each.stream or each.path: _hidden_by(each) for each in problems}
+    left_out |= {f"{target.where}: {each.path}": each.what for each in _problems(there, sender, dataset)}
     replaces: dict[str, Replaced] = {}
     older = 0
     chosen = here.select(sender, dataset)
@@ -127,17 +132,17 @@ def plan_copy(
             left_out[about.path] = f"cannot be restored: {here.obstacle(stored)}"
     due = _bases_first(here, wanted)
     bases = {each.summary.path: _bases(here, there, each) for each in due if each.summary.base_guid is not None}
-    return CopyPlan(due, left_out, older, bases, replaces, len(chosen))
+    return CopyPlan(due, left_out, older, bases, replaces, len(chosen), problems)
 
 
-def _unread(catalogue: Catalogue, sender: str, dataset: str | None, where: str) -> dict[str, str]:
-    """Return what may hide streams of a sender, or of a dataset: by path, with `where` before it, why."""
+def _problems(catalogue: Catalogue, sender: str, dataset: str | None) -> list[Problem]:
+    """Return what may hide streams of a sender, or of a dataset."""
     folder = None if dataset is None else str(dataset_folder(sender, dataset))
-    return {
-        f"{where}{problem.path}": problem.what
-        for problem in catalogue.problems
-        if folder is None or problem.hides(folder)
-    }
+    return [problem for problem in catalogue.problems if folder is None or problem.hides(folder)]
+
+
+def _hidden_by(problem: Problem) -> str:
+    return f"its manifest {problem.what}" if problem.kind is ProblemKind.MANIFEST else problem.what
 
 
 def _bases_first(here: Catalogue, wanted: set[str]) -> list[StoredStream]:

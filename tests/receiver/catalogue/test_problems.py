@@ -52,6 +52,14 @@ def test_a_file_hides_what_is_in_its_folder_and_a_folder_what_is_below_it() -> N
         assert found == hidden
 
 
+def test_a_file_hides_one_stream_and_a_folder_any() -> None:
+    name = "alpha/tank/@a.zfs.zst"
+    for problem in (without_manifest(name), unreadable_manifest(ManifestError(f"{name}.json", "is bad"))):
+        assert problem.stream == name
+    for problem in (unreadable_folder("alpha/tank.json", "EIO"), symbolic_link("alpha/tank.json")):
+        assert problem.stream is None
+
+
 def test_a_folder_with_a_colon_and_a_space_in_its_name_is_told_apart() -> None:
     """Nothing is read out of the line."""
     problem = unreadable_folder("alpha/a: b/@c", "EIO")

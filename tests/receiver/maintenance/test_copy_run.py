@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -26,7 +29,7 @@ from fullsend_receiver.store.marker import read_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path, PurePosixPath
+    from pathlib import PurePosixPath
 
     from fullsend_receiver.catalogue.streams import StoredStream
 
@@ -134,6 +137,57 @@ def test_stream_that_failed_is_copied_later_however_old_it_is(
     assert copy(store, target).is_complete
     assert target.has(files[0])
     assert read_left(store.documents, ID) == frozenset()
+
+
+def _unreadable(patch: pytest.MonkeyPatch, path: Path) -> None:
+    """Have the disk fail where it reads this file, or this folder."""
+    read, scan = Path.read_bytes, os.scandir
+
+    def fail(found: Any) -> None:
+        if Path(found) == path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    def read_bytes(self: Path) -> bytes:
+        fail(self)
+        return read(self)
+
+    def scandir(folder: Any = ".") -> Any:
+        fail(folder)
+        return scan(folder)
+
+    patch.setattr(Path, "read_bytes", read_bytes)
+    patch.setattr(os, "scandir", scandir)
+
+
+def test_stream_that_a_passing_error_has_hidden_is_copied_later(
+    store: LocalStore, target: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [store_stream(store, SENDER, full(number)) for number in (1, 2)]
+    with monkeypatch.context() as patch:
+        _unreadable(patch, manifest_path(store, files[0]))
+        totals = copy(store, target)
+    assert totals.left == {str(files[0]): "its manifest cannot be read: Input/output error"}
+    assert [target.has(file) for file in files] == [False, True]
+    assert copy(store, target).is_complete
+    assert all(map(target.has, files))
+    assert read_left(store.documents, ID) == frozenset()
+
+
+@pytest.mark.parametrize("what", ["manifest", "folder"])
+def test_stream_that_was_left_behind_and_is_hidden_for_a_moment_is_copied_later(
+    store: LocalStore, target: Any, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    files = [store_stream(store, SENDER, full(number)) for number in (1, 2)]
+    with monkeypatch.context() as patch:
+        failing(patch, files[0], CopyRefused("the target is full"))
+        copy(store, target)
+    with monkeypatch.context() as patch:
+        hidden = manifest_path(store, files[0])
+        _unreadable(patch, hidden if what == "manifest" else hidden.parent)
+        assert not copy(store, target).is_complete
+        assert read_left(store.documents, ID) == {str(files[0])}
+    assert copy(store, target).is_complete
+    assert all(map(target.has, files))
 
 
 def test_run_that_is_killed_hides_nothing(store: LocalStore, target: Any) -> None:
