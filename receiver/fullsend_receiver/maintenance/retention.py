@@ -226,31 +226,33 @@ def plan(
     every = Forest(streams, order=_place, key=attrgetter("path"))
     leases, pinned = list(leases), _in_force(pins, now)
     locked = locks or {}
-    useless = _useless(every, superseded or {}, pinned.keys() | locked.keys() | {each.guid for each in leases})
+
+    def judged(forest: Forest[Summary]) -> tuple[_Kept, _Facts]:
+        """Return what stays of these for another reason than as a base."""
+        facts = _Facts(forest.restorable_since(lambda each: each.path not in damaged), damaged, now)
+        kept = _Kept()
+        _hold(kept, forest, leases, pinned)
+        for each in forest.streams:
+            if (result := (unproven or {}).get(each.path)) is not None:
+                kept.add([each], "unproven", f"keep: until `fullsend prove` has proven {result}")
+        for (dataset, _class), history in _histories(forest).items():
+            policy = policy_of(dataset)
+            why = (stopped or {}).get(dataset)
+            if why is not None:
+                kept.add(history, "stopped", f"keep: {why}")
+            if policy is None:
+                kept.add(history, "no policy", "keep: no policy matches")
+            else:
+                _judge(kept, history, policy, facts)
+        for each in forest.streams if locked else ():
+            if each.path in locked:
+                kept.add([each], "lock", f"keep: locked until {lock_end(locked[each.path])}")
+        return kept, facts
+
+    useless = _useless(every, superseded, *judged(every)) if superseded else {}
     forest = Forest([each for each in every.streams if each.path not in useless], order=_place, key=attrgetter("path"))
-
-    def whole(stream: Summary) -> bool:
-        return stream.path not in damaged
-
-    facts = _Facts(forest.restorable_since(whole), damaged, now)
-    kept = _Kept()
-    _hold(kept, forest, leases, pinned)
-    for each in forest.streams:
-        if (result := (unproven or {}).get(each.path)) is not None:
-            kept.add([each], "unproven", f"keep: until `fullsend prove` has proven {result}")
+    kept, facts = judged(forest)
     histories = _histories(forest)
-    for (dataset, _class), history in histories.items():
-        policy = policy_of(dataset)
-        why = (stopped or {}).get(dataset)
-        if why is not None:
-            kept.add(history, "stopped", f"keep: {why}")
-        if policy is None:
-            kept.add(history, "no policy", "keep: no policy matches")
-        else:
-            _judge(kept, history, policy, facts)
-    for each in forest.streams if locked else ():
-        if each.path in locked:
-            kept.add([each], "lock", f"keep: locked until {lock_end(locked[each.path])}")
     _keep_bases(kept, forest)
     decisions = [
         Decision(each, Action.DROP, "superseded", f"drop: merged into {useless[each.path]}")
@@ -270,11 +272,26 @@ def _place(stream: Summary) -> _Place:
     return *reception(stream), stream.path
 
 
-def _useless(every: Forest[Summary], superseded: Mapping[str, str], held: AbstractSet[str]) -> dict[str, str]:
-    """Return those of the superseded streams that nobody holds, and without which the same can be restored. `held`:
-    files, and GUIDs of snapshots.
+def _useless(every: Forest[Summary], superseded: Mapping[str, str], kept: _Kept, facts: _Facts) -> dict[str, str]:
+    """Return those of the superseded streams without which the same can be restored, and of which nothing forbids that
+    they go. `kept`, `facts`: as if none of them were superseded.
     """
-    streams = [each for each in every.streams if each.path in superseded and held.isdisjoint((each.path, each.guid))]
+
+    def is_stored_twice(stream: Summary) -> bool:
+        """Whether a snapshot is restorable without the superseded streams, as one of the same history."""
+        return any(
+            (each.dataset, each.stream_class) == (stream.dataset, stream.stream_class)
+            for each in every.of_guid(stream.guid)
+            if each.path not in superseded and each.path in facts.since
+        )
+
+    streams = [
+        each
+        for each in every.streams
+        if each.path in superseded
+        and each.path not in kept.untouched
+        and (each.path not in kept.why or is_stored_twice(each))
+    ]
     found = {each.path: superseded[each.path] for each in streams}
     while True:
         needed = {each.path for each in streams if _is_only_base(every, each, found)}

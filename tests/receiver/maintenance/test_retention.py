@@ -623,6 +623,50 @@ def test_what_was_merged_stays_while_it_is_held_or_needed() -> None:
     assert decide(some[:5], NOTHING, superseded=by).drops == []  # the result is not there
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"stopped": {"tank/home": "another dataset is pruned"}}, "keep: another dataset is pruned"),
+        ({"damaged": {"alpha/tank/home/@s4.zfs.zst"}}, "keep: newest sibling is damaged"),
+    ],
+)
+def test_what_was_merged_stays_where_nothing_goes(changes: dict[str, Any], why: str) -> None:
+    some = merged_chain()
+    some[4] = some[4]._replace(path="alpha/tank/home/@s4.zfs.zst")
+    by = dict.fromkeys((each.path for each in some[:3]), some[5].path)
+    found = decide(some, NOTHING, superseded=by, **changes)
+    assert found.drops == []
+    assert why in reasons(found).values()
+
+
+def test_what_was_merged_stays_without_a_policy() -> None:
+    some = merged_chain()
+    assert decide(some, None, superseded=dict.fromkeys((each.path for each in some[:3]), some[5].path)).drops == []
+
+
+def test_snapshot_that_a_rule_keeps_again_stays_although_it_was_merged() -> None:
+    """The policy was raised while the result waited for its proof, or the input in the trash."""
+    some = merged_chain()
+    by = dict.fromkeys((each.path for each in some[:3]), some[5].path)
+    for last, gone in ((5, [some[2]]), (4, [some[2]]), (3, [some[2], some[1], some[0]])):
+        found = decide(some, replace(NOTHING, last=last), superseded=by)
+        assert [each.stream for each in found.drops] == gone
+
+
+@given(world=worlds(), data=st.data())
+def test_whatever_counts_as_merged_the_snapshots_that_a_rule_keeps_stay(world: World, data: st.DataObject) -> None:
+    some = data.draw(st.lists(st.sampled_from(world.streams), max_size=4))
+    wanted = {
+        (each.stream.dataset, each.stream.stream_class, each.stream.guid)
+        for each in world.plan().decisions
+        if each.action is Action.KEEP and each.rule != "base" and each.stream.path in world.restorable
+    }
+    found = world.plan(superseded={each.path: "a result" for each in some})
+    left = world.without([each.stream for each in found.drops])
+    after = restorable(left.streams, world.damaged)
+    assert wanted <= {(each.dataset, each.stream_class, each.guid) for each in left.streams if each.path in after}
+
+
 @given(world=worlds(), data=st.data())
 def test_whatever_counts_as_merged_what_is_kept_can_be_restored(world: World, data: st.DataObject) -> None:
     some = data.draw(st.lists(st.sampled_from(world.streams), max_size=4))
