@@ -21,8 +21,10 @@ from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_protocol.shared.units import format_size, format_time, parse_time
 from fullsend_protocol.stream.chunks import Cutter, Decompressor, SegmentCheck
 from fullsend_protocol.stream.records import Walker
+from fullsend_receiver.arrival.replacement import unchecked_time
 from fullsend_receiver.catalogue.problems import Problem, ProblemKind
 from fullsend_receiver.catalogue.rows import Summary
+from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, StoredStream, read_catalogue
 from fullsend_receiver.maintenance.pace import Pace
 from fullsend_receiver.store.api import Replaced, Store, Upload
@@ -281,7 +283,8 @@ class Copier:
                 self._read_back(upload, str(stored.file))
             if replaces is not None:
                 # What checks have found of the damaged copy is about the stream that came then.
-                later = format_time((parse_time(manifest.received) or time.time()) + 1)
+                at = parse_time(manifest.received) or time.time()
+                later = unchecked_time(Catalogues(self._target), stored.file, at + 1)
                 manifest = manifest.model_copy(update={"received": later})
             return upload.commit(stored.file, manifest, replaces)
         finally:

@@ -259,6 +259,20 @@ def test_damaged_copy_is_replaced(store: LocalStore, target: Any) -> None:
     assert (plan.due, list(plan.left_out)) == ([], [str(file)])
 
 
+def test_copy_that_is_damaged_again_and_again_is_replaced_each_time(store: LocalStore, target: Any) -> None:
+    file = push_chain(store, 0)[0]
+    copy_all(store, target)
+    for _time in range(3):
+        (copied,) = read_catalogue(target).streams
+        received = copied.summary.received
+        ScrubLog(target).add(Scrubbed(str(file), received, received, ("chunk 0",), None))
+        assert due(store, target) == [str(file)]
+        assert copy_all(store, target) == 1
+        assert due(store, target) == []
+        (copied,) = read_catalogue(target).streams
+        assert read_catalogue(target).whole(copied)
+
+
 def test_base_that_is_removed_there_before_its_turn_is_missed(store: LocalStore, target: Any) -> None:
     full, increment, _last = push_chain(store)
     plan = plan_copy(store, target, SENDER, everything=False)
