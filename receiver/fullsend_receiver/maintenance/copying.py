@@ -148,11 +148,13 @@ def _hidden_by(problem: Problem) -> str:
 
 
 def _bases_first(here: Catalogue, wanted: set[str]) -> list[StoredStream]:
-    """Return the wanted streams, each behind its bases: one that was stored anew comes after what builds on it."""
+    """Return the wanted streams, each behind its bases: one that was stored anew comes after what builds on it.
+    One without a whole chain here replaces a damaged copy, whose bases the target has.
+    """
     found: dict[str, StoredStream] = {}
     for stored in here.streams:
         if stored.summary.path in wanted:
-            for each in here.chain(stored):
+            for each in here.chain(stored) or [stored]:
                 if each.summary.path in wanted:
                     found.setdefault(each.summary.path, each)
     return list(found.values())

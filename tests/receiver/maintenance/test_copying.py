@@ -273,6 +273,20 @@ def test_copy_that_is_damaged_again_and_again_is_replaced_each_time(store: Local
         assert read_catalogue(target).whole(copied)
 
 
+def test_damaged_copy_is_replaced_although_the_base_of_its_stream_is_damaged_here(
+    store: LocalStore, target: Any
+) -> None:
+    full, increment, last = push_chain(store)
+    copy_all(store, target)
+    for one, file in ((store, full), (target, increment)):
+        received = one.manifest(file).received
+        ScrubLog(one).add(Scrubbed(str(file), received, received, ("chunk 0",), None))
+    assert due(store, target) == [str(increment)]
+    assert copy_all(store, target) == 1
+    catalogue = read_catalogue(target)
+    assert [catalogue.restorable(stored(target, file)) for file in (full, increment, last)] == [True, True, True]
+
+
 def test_base_that_is_removed_there_before_its_turn_is_missed(store: LocalStore, target: Any) -> None:
     full, increment, _last = push_chain(store)
     plan = plan_copy(store, target, SENDER, everything=False)
