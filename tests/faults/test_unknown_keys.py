@@ -205,6 +205,7 @@ def leave_prunes(store: LocalStore, files: list[PurePosixPath]) -> None:
     done = prune_records.PruneRecord(at=NOW, dropped=1, freed=2, freed_ever=3, datasets={"tank/data": record})
     prune_records.write_record(documents, SENDER, done)
     prune_records.write_try(documents, 1e9, "a test", {SENDER: "a test"})
+    merge_records.note_merge_run(documents, "a test", 1e9)
     prune_records.write_history(documents, [(about, "no rule"), (about, "again")], now=1e9, trash="2026")
     hold = store.hold()
     hold.add(files[0])
@@ -450,6 +451,7 @@ KINDS: Final[dict[str, tuple[str, Callable[[bytes], bytes]]]] = {
     "unchanged": (f".state/unchanged.{SENDER}.json", add_to_map),
     "crossed": (f".state/crossed.{SENDER}.json", add_to_document),
     "merged": (f".state/merged.{SENDER}.json", add_to_document),
+    "last merges": (".state/merge.json", add_to_document),
     "about a stream that is set aside": (".partial/*.about.damaged", add_to_document),
     "manifest that is set aside": (".partial/*.json.damaged", add_to_document),
     "manifest in the trash": (".state/trash/*.zfs.zst.json", add_to_document),
@@ -531,6 +533,7 @@ def seen(store: LocalStore) -> dict[str, Any]:
         "unchanged": unchanged.last_seen(store, SENDER),
         "crossed": overruns.find(store, SENDER, push_of(LONG)),
         "merged": merge_records.read_merges(store.documents, SENDER).reasons(),
+        "last merges": merge_records.read_merge_run(store.documents),
         "proven": merge_records.read_merges(store.documents, SENDER).proofs(),
         "checkpoint": place_of_check(store),
         "aside": list(store.set_aside()),

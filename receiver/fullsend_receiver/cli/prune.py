@@ -175,8 +175,10 @@ def _merge(  # noqa: PLR0917 - one step of `run`
                                 pruned.add(event)
                     except (OutputFailed, BrokenPipeError):
                         raise
-                    except (FullsendError, OSError) as error:
-                        why = f"its merges have failed: {reason(error)}"
+                    except Exception as error:  # noqa: BLE001 - whatever is in the store of one sender
+                        foreseen = isinstance(error, FullsendError | OSError)
+                        told = reason(error) if foreseen else f"{type(error).__name__}: {error}"
+                        why = f"its merges have failed: {told}"
                         pruned.failed = True
                         with line.aside():
                             complain(printable(f"{name}: {why}"))

@@ -1,6 +1,7 @@
 """Merges beside the daemon: a process of its own, after each daily prune, one at a time.
 
-The daemon only starts it, logs what it says, and completes or discards what it has left if it was killed.
+The daemon only starts it, logs what it says, notes the end of one that could not, and completes or discards what it has
+left if it was killed.
 """
 
 from __future__ import annotations
@@ -8,13 +9,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Final
 
+from fullsend_protocol.shared.exit_codes import Exit
+from fullsend_protocol.shared.units import printable
 from fullsend_receiver.daemon.processes import end, start
+from fullsend_receiver.maintenance.merge_records import note_merge_run, read_merges
 from fullsend_receiver.store.api import Store
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.workers import run_to_end
 
 log: Final = logging.getLogger("fullsendd")
@@ -57,12 +64,14 @@ class MergeProcess:
                 try:
                     await self._run_once(self._command)
                 except Exception as error:  # noqa: BLE001 - the daemon serves others, whatever this process makes of it
-                    log.warning("merges: have failed: %s: %s", type(error).__name__, error)
+                    why = f"{type(error).__name__}: {error}"
+                    log.warning("merges: have failed: %s", why)
+                    await run_to_end(self._thread, partial(self._note, why))
 
     async def _run_once(self, command: Sequence[str]) -> None:
         self._process = process = await start(*command, stdout=PIPE, stderr=STDOUT, limit=_LINE_MAX)
         try:
-            await self._log_output(process)
+            last = await self._log_output(process)
             code = await process.wait()
             interrupted = self._process is None
         finally:
@@ -71,11 +80,39 @@ class MergeProcess:
         if code and not interrupted:
             log.warning("merges: the process has ended with %d", code)
         await run_to_end(self._thread, self._tidy)
+        if not interrupted:
+            await run_to_end(self._thread, lambda: self._note_end(code, last))
 
-    async def _log_output(self, process: Process) -> None:
+    async def _log_output(self, process: Process) -> str:
+        """Log what it says. Returns: its last line."""
         assert process.stdout is not None  # noqa: S101 - for mypy: it was asked for
+        last = ""
         while line := await process.stdout.readline():
-            log.info("%s", line.decode(errors="replace").rstrip())
+            last = line.decode(errors="replace").rstrip()
+            log.info("%s", last)
+        return last
+
+    def _note_end(self, code: int, last: str) -> None:
+        """Note how a process has ended. `last`: the last line that it said. Blocks. Logs what goes wrong."""
+        if code < 0:
+            self._note(f"its process was killed by signal {-code}")
+        elif code == 0 or (code == Exit.FAILED and self._has_noted_failures()):
+            self._note(None)
+        else:
+            self._note(last or f"its process has ended with {code}")
+
+    def _has_noted_failures(self) -> bool:
+        """Whether a run has named what has failed: then it has come to its end."""
+        try:
+            return any(read_merges(self._store.documents, each).failed for each in self._store.senders())
+        except (StoreError, OSError):
+            return False
+
+    def _note(self, why: str | None) -> None:
+        try:
+            note_merge_run(self._store.documents, None if why is None else printable(why), time.time())
+        except (StoreError, OSError) as error:
+            log.warning("merges: how they have ended cannot be noted: %s", error)
 
     def _tidy(self) -> None:
         """Complete or discard what a process has left that was killed. Blocks."""

@@ -1,7 +1,11 @@
-"""What merges of a sender's streams have left to know: the document merged.SENDER.json.
+"""What merges have left to know.
+
+Of a sender's streams it is in the document merged.SENDER.json:
 
     {"format": 1, "refused": [{"inputs": [FILE, FILE], "program", "why"}, ...], "raw_rate": raw bytes a second,
      "raw_bytes_ever", "failed": [a line, ...], "proven": [{"file", "received", "at", "how": "stream" | "state"}, ...]}
+
+Of all senders there is merge.json, {"format": 1, "at", "why"}: how the last run beside the daemon has ended.
 
 A merge that is not possible is not tried again every night; another version of this program tries it once more.
 What its ZFS host has proven (`fullsend prove`) is noted for each file, as of its time of reception: what is stored
@@ -24,6 +28,7 @@ from fullsend_receiver.store.api import Documents, update
 
 log: Final = logging.getLogger("fullsendd")
 
+_RUN: Final = "merge.json"
 #: Refusals that are kept of one sender, the newest: a stream that cannot be merged is rare.
 _REFUSED_MAX: Final = 1000
 #: Seconds of a merge that took less than the clock tells.
@@ -54,6 +59,16 @@ class HostProof(DiskModel):
     received: str
     at: str
     how: How
+
+
+class MergeRun(DiskModel):
+    """The last run of merges beside the daemon. `at`: when it ended; `why`: why it has not come to its end, None: it
+    has, or there was none.
+    """
+
+    format: Literal[1] = 1
+    at: str = ""
+    why: str | None = None
 
 
 class MergeRecord(DiskModel):
@@ -103,6 +118,24 @@ def note_merge(documents: Documents, sender: str, raw_bytes: int, seconds: float
 def note_failures(documents: Documents, sender: str, failed: list[str]) -> None:
     """Record which merges have failed in a run, none after a run without a failure. Raises: OSError."""
     _change(documents, sender, lambda _found: {"failed": failed[:_FAILED_MAX]})
+
+
+def read_merge_run(documents: Documents) -> MergeRun:
+    """Return what is noted of the last run; an empty note if it is missing, or cannot be read. Raises: OSError."""
+    found = documents.get(_RUN)
+    try:
+        return MergeRun() if found is None else MergeRun.model_validate_json(found.data)
+    except ValidationError:
+        log.warning(".state/%s: cannot be read, and is made anew", _RUN)
+        return MergeRun()
+
+
+def note_merge_run(documents: Documents, why: str | None, now: float) -> None:
+    """Note how a run has ended. `why`: see `MergeRun`; `now`: seconds since the epoch. Raises: OSError."""
+    if why is None and read_merge_run(documents).why is None:
+        return
+    data = MergeRun(at=format_time(now), why=why).model_dump_json().encode() + b"\n"
+    update(documents, _RUN, lambda _before: data)
 
 
 def note_proof(documents: Documents, sender: str, file: str, *, received: str, how: How, now: float) -> None:

@@ -19,7 +19,7 @@ from fullsend_protocol.shared.units import format_size, format_time, parse_time,
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.events.emit import emit
 from fullsend_receiver.events.records import StreamPruned
-from fullsend_receiver.maintenance.merge_records import read_merges
+from fullsend_receiver.maintenance.merge_records import read_merge_run, read_merges
 from fullsend_receiver.maintenance.suspicion import ArrivalSize
 from fullsend_receiver.store.api import Documents, Store, update
 
@@ -216,6 +216,10 @@ def find_troubles(store: Store, sender: str | None, *, now: float, since: float)
         found.append(Trouble(f"prune: did not run at {last.at}: {why}"))
     if last is not None and last.trash is not None and sender is None:
         found.append(Trouble(f"prune: {last.trash}"))
+    merges = read_merge_run(documents)
+    # Each daily prune begins another run. An older note is that of a receiver that does not merge any more.
+    if merges.why is not None and sender is None and now - (parse_time(merges.at) or now) <= OVERDUE:
+        found.append(Trouble(f"merge: the run at {merges.at} has not come to its end: {merges.why}"))
     newest = max(done, default=0.0)
     if now - max(newest, since) > OVERDUE and records:
         when = f"since {format_time(newest)}" if newest else "yet"

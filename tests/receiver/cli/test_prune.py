@@ -413,8 +413,15 @@ def test_a_stream_that_cannot_be_opened_keeps_no_other_sender_from_its_merges(
     assert "Permission denied" in said
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "Input/output error"),
+        (RuntimeError("unforeseen"), "RuntimeError: unforeseen"),
+    ],
+)
 def test_a_sender_that_cannot_be_read_keeps_no_other_from_its_merges(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
 ) -> None:
     stored = keep_chain(receiver)
     for _name, raw in CHAIN.run(None, 3):
@@ -424,16 +431,16 @@ def test_a_sender_that_cannot_be_read_keeps_no_other_from_its_merges(
 
     def merge(self: Merger, sender: str, dataset: str | None = None) -> Any:
         if sender == SENDER:
-            raise OSError(errno.EIO, "Input/output error")
+            raise error
         return real(self, sender, dataset)
 
     monkeypatch.setattr(Merger, "merge", merge)
     done = receiver.fullsendd("prune", "--merge-only")
     assert done.returncode == 1
-    assert "alpha: its merges have failed: Input/output error" in done.stderr
+    assert f"alpha: its merges have failed: {told}" in done.stderr
     assert len(files(receiver)) == 2 * len(stored) - 1
     documents = LocalStore(receiver.store).documents
-    assert read_merges(documents, SENDER).failed == ["its merges have failed: Input/output error"]
+    assert read_merges(documents, SENDER).failed == [f"its merges have failed: {told}"]
     monkeypatch.undo()
     assert receiver.fullsendd("prune", "--merge-only").returncode == 0
     assert read_merges(documents, SENDER).failed == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import sys
@@ -11,9 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.receiver.helpers import push_of, small_stream
+from tests.receiver.helpers import SENDER, plant, push_of, small_stream
 
 from fullsend_receiver.daemon.merge_process import MergeProcess
+from fullsend_receiver.maintenance.merge_records import note_failures, note_merge_run, read_merge_run
+from fullsend_receiver.store.documents import LocalDocuments
 from fullsend_receiver.store.opened import open_offer
 
 if TYPE_CHECKING:
@@ -70,6 +73,58 @@ async def test_what_a_killed_process_has_left_is_removed(
             await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "its process was killed by signal 9"),
+        ("raise RuntimeError('unforeseen')", "RuntimeError: unforeseen"),
+        ("raise SystemExit(2)", "its process has ended with 2"),
+    ],
+)
+async def test_an_end_that_is_none_is_noted_until_a_run_comes_to_its_end(
+    store: LocalStore, thread: ThreadPoolExecutor, tmp_path: Path, script: str, why: str
+) -> None:
+    once = tmp_path / "once"
+    program = f"import os\nif not os.path.exists({str(once)!r}):\n    open({str(once)!r}, 'w')\n    {script}"
+    merges = MergeProcess(store, [sys.executable, "-c", program], thread)
+    async with running(merges):
+        merges.begin()
+        while read_merge_run(store.documents).why is None:
+            await asyncio.sleep(0.01)
+        assert read_merge_run(store.documents).why == why
+        merges.begin()
+        while read_merge_run(store.documents).why is not None:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_run_that_has_named_what_has_failed_has_come_to_its_end(
+    store: LocalStore, thread: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    plant(store, "s1", 1)
+    note_merge_run(store.documents, "its process was killed by signal 9", 1.0)
+    note_failures(store.documents, SENDER, ["tank/data@s1: is spoilt"])
+    merges = MergeProcess(store, [sys.executable, "-c", "raise SystemExit(1)"], thread)
+    async with running(merges):
+        merges.begin()
+        while read_merge_run(store.documents).why is not None:
+            await asyncio.sleep(0.01)
+    assert "merges: the process has ended with 1" in caplog.text
+
+
+async def test_a_store_that_takes_no_note_of_it_is_logged(
+    store: LocalStore, thread: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_arguments: object, **_named: object) -> bool:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(LocalDocuments, "put", refuses)
+    monkeypatch.setattr(LocalDocuments, "get", refuses)
+    merges = MergeProcess(store, [sys.executable, "-c", "raise SystemExit(1)"], thread)
+    async with running(merges):
+        merges.begin()
+        await until(caplog, "merges: how they have ended cannot be noted: [Errno 30] Read-only file system")
+
+
 async def test_the_daemon_s_end_ends_it(store: LocalStore, thread: ThreadPoolExecutor, tmp_path: Path) -> None:
     note = tmp_path / "pid"
     script = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(1000)"
@@ -91,6 +146,9 @@ async def test_a_program_that_is_missing_is_logged_and_the_next_one_is_tried(
             merges.begin()
             while caplog.text.count("merges: have failed") < count:
                 await asyncio.sleep(0.01)
+        while (why := read_merge_run(store.documents).why) is None:
+            await asyncio.sleep(0.01)
+    assert why.startswith("FileNotFoundError: ")
 
 
 async def test_without_a_command_nothing_runs(store: LocalStore, thread: ThreadPoolExecutor) -> None:
@@ -114,5 +172,6 @@ async def test_merges_by_rules_that_have_changed_end(
         merges.begin()
         while caplog.text.count("merging") < 2:
             await asyncio.sleep(0.01)
+    assert read_merge_run(store.documents).why is None
     assert "has ended with" not in caplog.text
     assert "merges: end, because receiver.toml has changed" in caplog.text

@@ -6,11 +6,23 @@ import pytest
 from tests.receiver.helpers import SENDER
 from tests.receiver.histories import stream
 
+from fullsend_protocol.shared.units import format_time
 from fullsend_receiver.maintenance import merge_records
-from fullsend_receiver.maintenance.merge_records import MergeRecord, note_merge, note_proof, note_refusal, read_merges
+from fullsend_receiver.maintenance.merge_records import (
+    MergeRecord,
+    MergeRun,
+    note_merge,
+    note_merge_run,
+    note_proof,
+    note_refusal,
+    read_merge_run,
+    read_merges,
+)
 
 if TYPE_CHECKING:
     from fullsend_receiver.store.local import LocalStore
+
+NOW = 1_800_000_000.0
 
 
 def test_without_a_document_nothing_is_known(store: LocalStore) -> None:
@@ -54,6 +66,23 @@ def test_a_document_that_cannot_be_read_is_made_anew(store: LocalStore) -> None:
     assert read_merges(store.documents, SENDER) == MergeRecord()
     note_merge(store.documents, SENDER, 1, 1.0)
     assert read_merges(store.documents, SENDER).raw_rate == 1.0
+
+
+def test_the_end_of_a_run_is_noted_and_a_good_one_only_behind_a_bad_one(store: LocalStore) -> None:
+    assert read_merge_run(store.documents) == MergeRun()
+    note_merge_run(store.documents, None, NOW)
+    assert store.documents.get("merge.json") is None
+    note_merge_run(store.documents, "killed", NOW)
+    assert read_merge_run(store.documents) == MergeRun(at=format_time(NOW), why="killed")
+    note_merge_run(store.documents, None, NOW + 1)
+    assert read_merge_run(store.documents) == MergeRun(at=format_time(NOW + 1))
+
+
+def test_a_note_of_a_run_that_cannot_be_read_is_made_anew(store: LocalStore) -> None:
+    store.documents.put("merge.json", b"{", if_match=None)
+    assert read_merge_run(store.documents) == MergeRun()
+    note_merge_run(store.documents, "killed", NOW)
+    assert read_merge_run(store.documents).why == "killed"
 
 
 def test_proofs_are_kept_by_file_and_time_of_reception(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from tests.receiver.helpers import SENDER, plant
 from fullsend_protocol.shared.units import format_time
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance import prune_records
+from fullsend_receiver.maintenance.merge_records import note_merge_run
 from fullsend_receiver.maintenance.prune_records import (
     OVERDUE,
     DatasetRecord,
@@ -80,6 +81,17 @@ def test_what_keeps_prunes_from_their_work_is_said(store: LocalStore) -> None:
     said = read_try(store.documents)
     assert said is not None
     assert said.refused == "the clock"
+
+
+def test_merges_that_have_not_come_to_their_end_are_said_for_some_days(store: LocalStore) -> None:
+    """To the receiver's people alone: the reason may name another sender's streams."""
+    plant(store, "s1", 1)
+    note_merge_run(store.documents, "its process was killed by signal 9", NOW - 100)
+    said = f"merge: the run at {format_time(NOW - 100)} has not come to its end: its process was killed by signal 9"
+    assert troubles(store, None, now=NOW, since=NOW) == [said]
+    assert troubles(store, SENDER, now=NOW, since=NOW) == []
+    # Nothing is merged any more.
+    assert troubles(store, None, now=NOW + OVERDUE, since=NOW + OVERDUE) == []
 
 
 def test_sender_whose_first_streams_came_since_the_last_prune_has_nothing_to_complain_of(store: LocalStore) -> None:
