@@ -57,31 +57,42 @@ def write_packed(
         msg = f"{path} is there already: name another file, or remove it"
         raise OutputExists(msg)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
-    try:
-        file = _PackedFile(temporary, level)
-        file.write(pieces)
-        file.check()
-        _name(temporary, path)
-        replace_file(path.with_name(path.name + HASH_SUFFIX), hash_line(file.file_sha256, PurePosixPath(path)))
-        if sender is not None:
-            replace_file(path.with_name(path.name + MANIFEST_SUFFIX), file.manifest(sender, merged))
-    except OSError as error:
-        msg = f"{path} cannot be written: {reason(error)}"
-        raise OutputFailed(msg) from None
-    finally:
-        with contextlib.suppress(OSError):  # the first error tells more than this one
-            temporary.unlink()
+    with contextlib.ExitStack() as undo:
+        undo.callback(_remove, temporary)
+        try:
+            file = _PackedFile(temporary, level)
+            file.write(pieces)
+            file.check()
+            beside = {HASH_SUFFIX: hash_line(file.file_sha256, PurePosixPath(path))}
+            if sender is not None:
+                beside[MANIFEST_SUFFIX] = file.manifest(sender, merged)
+            _name(temporary, path)
+            undo.callback(_remove, path)
+            sync_folder(path.parent)
+            for suffix, content in beside.items():
+                # Before it is written: it may be there, and not be durable.
+                undo.callback(_remove, path.with_name(path.name + suffix))
+                replace_file(path.with_name(path.name + suffix), content)
+        except OSError as error:
+            msg = f"{path} cannot be written: {reason(error)}"
+            raise OutputFailed(msg) from None
+        undo.pop_all()
+    _remove(temporary)
     return Packed(path, file.packer.raw_bytes, file.stored_bytes, file.packer.sha256)
 
 
 def _name(temporary: Path, path: Path) -> None:
-    """Give a file its name, durably. Raises: OutputExists, OSError."""
+    """Give a file its name, not durably yet. Raises: OutputExists, OSError."""
     try:
         os.link(temporary, path)  # which, unlike a rename, replaces nothing
     except FileExistsError:
         msg = f"{path} was made meanwhile: name another file"
         raise OutputExists(msg) from None
-    sync_folder(path.parent)
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):  # what it failed for tells more than this
+        path.unlink()
 
 
 class _PackedFile:

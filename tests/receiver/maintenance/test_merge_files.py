@@ -37,6 +37,7 @@ from fullsend_receiver.maintenance import merge_files
 from fullsend_receiver.maintenance.merge_files import write_packed
 from fullsend_receiver.maintenance.merge_inputs import InputDamaged, MergeFile, in_order
 from fullsend_receiver.store.blob import LocalBlob
+from fullsend_receiver.store.durable import replace_file
 from fullsend_receiver.store.names import stream_file
 
 if TYPE_CHECKING:
@@ -190,6 +191,24 @@ def test_what_is_there_is_not_replaced(tmp_path: Path) -> None:
         write_packed(out, meanwhile(), level=1, merged=[], sender="alpha")
     assert out.read_bytes() == b"precious"
     assert sorted(each.name for each in tmp_path.iterdir()) == ["in", "x.zst"]
+
+
+@pytest.mark.parametrize("suffix", [".sha256", ".json"])
+def test_a_file_beside_it_that_cannot_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    paths = put(tmp_path / "in", chain_named("t1-plain").run(None, 1))
+    real = replace_file
+
+    def full(path: Path, data: bytes) -> None:
+        if path.suffix == suffix:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, data)
+
+    monkeypatch.setattr(merge_files, "replace_file", full)
+    with pytest.raises(OutputFailed, match="cannot be written: No space left"):
+        merge_into(tmp_path / "x.zst", paths, sender="alpha")
+    assert [each.name for each in tmp_path.iterdir()] == ["in"]
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
