@@ -223,9 +223,11 @@ class JournalWriter:
         """How many objects the journal has."""
         return self._number - 1
 
-    def write(self, lines: Sequence[bytes], tail: bytes = b"") -> None:
-        """Write an object durably. Raises: UploadLost if another process has taken the upload over, or it was
-        discarded: nothing may be acknowledged then. BucketError.
+    def write(self, lines: Sequence[bytes], tail: bytes = b"", *, commits: bool = False) -> None:
+        """Write an object durably. `commits`: it has the line of a commit.
+
+        Raises: UploadLost if another process has taken the upload over, or it was discarded: nothing may be
+        acknowledged then. BucketError.
         """
         opened = self._open
         name = keys.journal_key(opened.key, opened.generation, self._number)
@@ -237,9 +239,11 @@ class JournalWriter:
         self._number += 1
         there = self._bucket.head(keys.open_key(opened.key))
         if there is None or there.etag != opened.etag:
-            # Nobody reads this generation any more: without this the object would stay until a daemon starts.
-            with contextlib.suppress(BucketError):
-                self._bucket.delete(name)
+            # Nobody reads this generation any more: without this the object would stay until a daemon starts. But
+            # another process may have completed a commit by now: its line goes after all other objects.
+            if not commits:
+                with contextlib.suppress(BucketError):
+                    self._bucket.delete(name)
             msg = f"partial {opened.key}: was discarded meanwhile"
             raise UploadLost(msg)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Container, Iterator
@@ -130,35 +129,50 @@ def discard(bucket: Bucket, opened: OpenUpload) -> None:
 
 
 def sweep(bucket: Bucket, key: str, generation: str, data: str | None = None) -> None:
-    """Delete a journal whose first object is gone, its segments, and the bytes that it names, unless their commit had
-    begun. `data`: the key of the bytes, as the first object had it. A process that was killed before it wrote to the
-    journal may have begun a multipart upload under it.
+    """Delete a journal whose first object is gone, its segments, and the bytes that it names, unless their commit may
+    have begun. `data`: the key of the bytes, as the first object had it. A process that was killed before it wrote to
+    the journal may have begun a multipart upload under it.
     """
     prefix = keys.journal_prefix(key, generation)
     names: list[str] = []
     segments: list[str] = []
     for each in bucket.entries(prefix):
         (segments if keys.is_segment(each.key) else names).append(each.key)
-    named = None
-    committed = False
-    for name in names:
-        with contextlib.suppress(PartialDamaged, FileNotFoundError):
-            for line in journals.lines_of(bucket, name):
-                named = line.get("data", named)
-                committed = committed or "stored" in line
-    if committed:  # its bytes are those of a stored stream, or of one that was removed since
+    named = _uncommitted(bucket, names)
+    if (begun := named or data) is not None:
+        abort_others(bucket, begun, set())  # a commit begins when there is none
+    if named is not None:
+        manifests.delete_bytes(bucket, named)
         names.reverse()
-    else:
-        if (begun := named or data) is not None:
-            abort_others(bucket, begun, set())
-        if named is not None:  # otherwise its commit may have ended, and taken the journal away
-            manifests.delete_bytes(bucket, named)
     abort_others(bucket, prefix, set())
     for name in segments:
         bucket.delete(name)
-    # What names the bytes goes last, and so does what tells that their commit had begun.
-    for name in reversed(names):
+    # What names the bytes goes last, or else what tells that their commit had begun.
+    for name in names:
         bucket.delete(name)
+
+
+def _uncommitted(bucket: Bucket, names: list[str]) -> str | None:
+    """Return the key of the bytes that a journal names; None: a stored stream may have them, or the journal does not
+    tell. `names`: of its objects, in order. Its first object, `open`, is gone.
+
+    Another process may delete the journal meanwhile, as `clean_up` does: the line of the commit last. So the newest
+    object is read first. If the one with that line is gone by then, so are all others, and nothing names the bytes. If
+    the oldest were read first, it could be there, and that line be gone after it.
+    """
+    for name in reversed(names):
+        try:
+            lines = journals.lines_of(bucket, name)
+            if any("stored" in line for line in lines):
+                return None
+            # Nothing is written behind the line of a commit, so the newest object tells whether there is one.
+            first = lines if name == names[0] else journals.lines_of(bucket, names[0])
+            return next((str(line["data"]) for line in first if "data" in line), None)
+        except FileNotFoundError:
+            continue
+        except PartialDamaged:  # it may be that line
+            return None
+    return None
 
 
 def abort_others(bucket: Bucket, prefix: str, uploads: Container[str]) -> None:

@@ -309,7 +309,7 @@ class BucketUpload:
             return False
         with prepared:
             self._committing = True  # even if writing the line fails: whether it is stored is unknown
-            self._write(prepared.lines)
+            self._write(prepared.lines, commits=True)
             self.close(keep=True)
             objects = None if self._parts.in_segments else self._writer.objects
             return commits.complete(bucket, self._open, prepared.commit, objects, held=True)
@@ -323,10 +323,10 @@ class BucketUpload:
         if not (keep or self._committing):
             partials.discard(self._bucket, self._open)
 
-    def _write(self, lines: list[bytes]) -> None:
+    def _write(self, lines: list[bytes], *, commits: bool = False) -> None:
         self._refuse_failed()
         try:
-            self._writer.write(lines)
+            self._writer.write(lines, commits=commits)
         except BaseException as error:
             self._failure = error
             raise

@@ -1,18 +1,35 @@
 from __future__ import annotations
 
+import itertools
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.receiver.buckets import KEY, MemoryBucket, arriving, journal_of, names, store_raw
+from tests.receiver.buckets import (
+    FILE,
+    KEY,
+    RAW,
+    MemoryBucket,
+    SteppedBucket,
+    arriving,
+    commit_all,
+    content,
+    journal_of,
+    names,
+    store_in,
+    store_raw,
+)
+from tests.receiver.helpers import decode
 
 from fullsend_receiver.store.journal import make_line
-from fullsend_receiver.store_s3 import journals, keys, partials
+from fullsend_receiver.store_s3 import journals, keys, manifests, partials
+from fullsend_receiver.store_s3.journals import UploadLost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fullsend_receiver.store_s3.bucket import BucketObject
+    from fullsend_receiver.store_s3.journals import BucketJournal
     from fullsend_receiver.store_s3.stores import BucketStore
 
 
@@ -84,6 +101,99 @@ class MemoryCopy(MemoryBucket):
 
     def delete(self, key: str) -> bool:  # type: ignore[explicit-override]
         return not key.startswith(keys.PARTIAL) and super().delete(key)
+
+
+@pytest.mark.parametrize("before", [1, 2, 3])
+def test_sweep_spares_the_bytes_of_a_stream_whose_journal_its_host_is_deleting(
+    store: BucketStore, other: BucketStore, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch, before: int
+) -> None:
+    """One host has committed, and deletes `before` objects of the journal. Another one reads one. The first one goes
+    on.
+    """
+
+    def stop(each: str) -> None:
+        if each == "delete" and next(steps) == before:
+            raise StoppedError
+
+    steps = itertools.count()
+    ingest = arriving(store_of(store, SteppedBucket(bucket, stop)))
+    found = journal_of(bucket)
+    assert found is not None
+    with pytest.raises(StoppedError):
+        commit_all(ingest)
+    assert store.has(FILE)
+    left = names(bucket, keys.journal_prefix(KEY, found.open.generation))
+    assert left
+    real = bucket.read
+
+    def read(key: str, start: int, size: int) -> bytes:
+        data = real(key, start, size)
+        for each in left:
+            bucket.delete(each)
+        return data
+
+    monkeypatch.setattr(bucket, "read", read)
+    other.recover()
+    assert decode(content(store)) == RAW
+    assert names(bucket, ".partial/") == []
+
+
+def test_sweep_spares_bytes_if_the_newest_object_cannot_be_read(
+    store: BucketStore, other: BucketStore, bucket: MemoryBucket
+) -> None:
+    """It may have been the line of a commit."""
+    ingest = arriving(store)
+    ingest.partial.seal(ingest.chunks)
+    ingest.partial.close(keep=True)
+    found = journal_of(bucket)
+    assert found is not None
+    bucket.delete(keys.open_key(KEY))
+    bucket.put(names(bucket, ".partial/")[-1], b"spoilt")
+    other.recover()
+    assert bucket.get(found.open.data) is not None
+    assert names(bucket, ".partial/") == []
+
+
+def test_line_of_a_commit_stays_until_all_before_it_is_deleted(
+    store: BucketStore, other: BucketStore, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host stalls behind that line. Another one completes the commit, and dies as it deletes the journal."""
+    ingest = arriving(store)
+    real = bucket.head
+
+    def head(key: str) -> BucketObject | None:
+        if any(b'{"stored":' in data for data, *_rest in bucket.objects.values()):
+            monkeypatch.setattr(bucket, "head", real)
+            there = journal_of(bucket)
+            assert there is not None
+            manifests_put(bucket, there)
+            bucket.delete(keys.open_key(KEY))
+        return real(key)
+
+    monkeypatch.setattr(bucket, "head", head)
+    with pytest.raises(UploadLost):
+        commit_all(ingest)
+    ingest.partial.close(keep=False)
+    assert names(bucket, ".partial/") != []
+    other.recover()
+    assert decode(content(store)) == RAW
+    assert names(bucket, ".partial/") == []
+
+
+def manifests_put(bucket: MemoryBucket, found: BucketJournal) -> None:
+    """Store the stream of a journal whose commit has begun, and do no more."""
+    assert found.stored is not None
+    said = manifests.stream_bytes(found.stored["manifest"], found.open.data, None)
+    bucket.put(manifests.key_of(found.stored["file"]), said, if_absent=True)
+
+
+class StoppedError(Exception):
+    """The process is stopped here."""
+
+
+def store_of(store: BucketStore, bucket: Any) -> BucketStore:
+    """Return the same store through another client."""
+    return store_in(bucket, store.home)
 
 
 def test_upload_that_ends_while_it_is_read_is_no_damage(
