@@ -49,7 +49,8 @@ def discard_old(
     store: Store, arriving: Container[str], *, keep: float, most: int | None, damaged_keep: float
 ) -> dict[str, dict[str, int]]:
     """Discard the partials on which nothing has arrived for `keep` seconds. If all others together store more than
-    `most` bytes (None: no limit), discard the oldest of them. `arriving`: keys that are not discarded.
+    `most` bytes (None: no limit), discard the oldest of them. `arriving`: keys that are not discarded. Nor are those
+    that another host may have open (`Capabilities.patience`). These count, too.
 
     A damaged partial is set aside. All that was set aside is removed `damaged_keep` seconds after that. Blocks. The
     clock is that of the file system. If it jumps ahead, an interrupted transfer may have to start over; a stored stream
@@ -59,6 +60,7 @@ def discard_old(
     there; OSError.
     """
     now = time.time()
+    patience = store.capabilities.patience
     waiting = []
     left: dict[str, dict[str, int]] = {}
     total = 0
@@ -69,8 +71,9 @@ def discard_old(
         total += stored
         if opened is not None:
             left.setdefault(opened.sender, {})[key] = stored
+        may_arrive = key in arriving or (patience is not None and now - last < patience)
         # A partial that is committing waits for the next start: its file may be in place, without its manifest.
-        if key not in arriving and said.committing is None:
+        if not may_arrive and said.committing is None:
             waiting.append((last, key, opened, stored))
     for last, key, opened, stored in sorted(waiting, key=itemgetter(0, 1)):
         if now - last > keep:

@@ -44,7 +44,8 @@ class Capabilities:
     `Upload.read` returns what was appended. `free_space_known`: `space` is a limit. `look_every`: seconds between two
     looks at whether the store is there, and at what other processes may have changed: each may cost a request.
     `relook_every`: seconds between two looks at everything, for what was not reported; docs/operations.md promises it.
-    `stream_most`: bytes of one stored stream, at most.
+    `stream_most`: bytes of one stored stream, at most. `patience`: seconds after the last arrival for which another
+    host may have an upload open, which `UploadInfo.arriving` does not tell; None: one host alone writes to the store.
     """
 
     part_size: int
@@ -54,6 +55,7 @@ class Capabilities:
     look_every: float = 1.0
     relook_every: float = 3600.0
     stream_most: int = UNLIMITED
+    patience: float | None = None
 
 
 class DiskSpace(NamedTuple):
@@ -283,7 +285,7 @@ class UploadInfo(Protocol):
 
     @property
     def arriving(self) -> bool:
-        """Whether a process has it open."""
+        """Whether a process of this host has it open."""
 
 
 class Upload(Protocol):

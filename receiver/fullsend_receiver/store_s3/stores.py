@@ -110,6 +110,7 @@ class BucketStore:
             look_every=10.0,
             relook_every=86400.0,
             stream_most=sizes.object_most,
+            patience=patience,
         )
         self._sizes = sizes
         self._patience = patience

@@ -16,9 +16,13 @@ from fullsend_receiver.arrival.expiry import discard_old, find_partials
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.opened import open_offer, partial_key
+from fullsend_receiver.store_s3.part_sizes import PartSizes
+from fullsend_receiver.store_s3.stores import BucketStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from tests.receiver.buckets import MemoryBucket
 
     from fullsend_receiver.store.local import LocalStore
 
@@ -271,6 +275,26 @@ def test_stream_that_is_proven_waits_for_a_start_to_complete_its_commit(
     there = set(store.partial.iterdir())
     discard_old(store, (), keep=DAY, most=0, damaged_keep=DAY)
     assert set(store.partial.iterdir()) == there
+
+
+@pytest.mark.parametrize(("keep", "most"), [(DAY, 0), (0.0, None)])
+def test_what_may_be_arriving_through_another_host_stays(
+    bucket: MemoryBucket, tmp_path: Path, keep: float, most: int | None
+) -> None:
+    homes = tmp_path / "one", tmp_path / "two"
+    for home in homes:
+        home.mkdir()
+    one, two = (BucketStore(bucket, home, sizes=PartSizes(least=1), patience=900.0) for home in homes)
+    ingest = Ingest(one.begin(key := partial_key(SENDER, push_of(RAW)), open_offer(SENDER, push_of(RAW))))
+    chunks = list(chunks_of(RAW))
+    take(ingest, chunks[:2])
+    left = discard_old(two, (), keep=keep, most=most, damaged_keep=DAY)
+    assert left == {SENDER: {key: ingest.partial.size}}
+    take(ingest, chunks[2:])  # nothing has happened to it
+    ingest.partial.close(keep=True)
+    bucket.objects = {key: (data, etag, at - 901) for key, (data, etag, at) in bucket.objects.items()}
+    assert discard_old(two, (), keep=keep, most=most, damaged_keep=DAY) == {SENDER: {}}
+    assert bucket.objects == {}
 
 
 def test_what_cannot_be_read_is_deleted_by_its_key(store: LocalStore, caplog: pytest.LogCaptureFixture) -> None:
