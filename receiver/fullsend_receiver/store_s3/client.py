@@ -72,6 +72,8 @@ _STALE: Final = frozenset(
 )
 #: Keys of one page of a LIST: the most that S3 allows. A page may have fewer.
 _PAGE: Final = 1000
+#: The request that copies an object into a part.
+_COPY: Final = "UploadPartCopy"
 #: Seconds without a byte while the object store copies some GiB, of which it may say nothing before it is done. A slow
 #: one copies 10 MiB a second.
 _COPY_TIMEOUT: Final = 600.0
@@ -266,14 +268,11 @@ class BotoBucket:
 
     def copy_part(self, key: str, upload: str, number: int, source: BucketObject) -> Part | None:
         """See `Bucket.copy_part`."""
-        with self._lock:
-            if self._copier is None:
-                self._copier, _session, _errors = _client(self._access, max(_COPY_TIMEOUT, self._access.timeout))
         answer = self._send_unless(
             _ABSENT | _NO_UPLOAD,
-            "UploadPartCopy",
+            _COPY,
             key,
-            self._copier.upload_part_copy,
+            self._client_for(_COPY).upload_part_copy,
             UploadId=upload,
             PartNumber=number,
             CopySource={"Bucket": self._bucket, "Key": self._prefix + source.key},
@@ -444,7 +443,7 @@ class BotoBucket:
                 code = str(error.response.get("Error", {}).get("Code", ""))
                 if code in passed or code not in _STALE or not self._renew(renewals):
                     raise
-            again: Callable[..., _T] = getattr(self._client, call.__name__)
+            again: Callable[..., _T] = getattr(self._client_for(action), call.__name__)
             return again(Bucket=self._bucket, **said), ""
         except self._errors.ClientError as error:
             code = str(error.response.get("Error", {}).get("Code", ""))
@@ -456,6 +455,15 @@ class BotoBucket:
             raise faults.no_credentials(where) from None
         except self._errors.BotoCoreError as error:
             raise faults.unreachable(where, action, str(error)) from None
+
+    def _client_for(self, action: str) -> Any:  # noqa: ANN401 - boto3 makes the type of a client as it runs
+        """Return the client for a request. The one for copies waits longer, and is made for the first of them."""
+        if action != _COPY:
+            return self._client
+        with self._lock:
+            if self._copier is None:
+                self._copier, _session, _errors = _client(self._access, max(_COPY_TIMEOUT, self._access.timeout))
+            return self._copier
 
     def _renew(self, refused: int) -> bool:
         """Look for other credentials than those that were refused: a person may have renewed their file. `refused`: how
@@ -472,6 +480,8 @@ class BotoBucket:
             if keys[0] == keys[1]:
                 return False
             self._client, self._session = client, session
+            with self._lock:
+                self._copier = None  # it has the refused ones
             self._renewals += 1
             return True
 

@@ -210,6 +210,27 @@ def test_credentials_that_are_refused_are_read_again(server: Server, keys: Path,
     assert used == ["first", "first", "other", "other"]
 
 
+def test_copies_use_renewed_credentials_too(server: Server, keys: Path) -> None:
+    """A copy has a client of its own. It waits as long as before."""
+    bucket = server.bucket(credentials_file=str(keys), access_key=None, secret_key=None)
+    copied: Answer = (200, {}, b"<CopyPartResult><ETag>&quot;e2&quot;</ETag></CopyPartResult>")
+    refused = refusal(403, "InvalidAccessKeyId")
+    server.answers = [copied, refused, copied, copied, refused, OK, copied]
+    source = BucketObject("k", 3, "e1", 0.0)
+    assert bucket.copy_part("key", "u", 2, source)
+    write_keys(keys, "second")
+    assert bucket.copy_part("key", "u", 2, source)
+    assert bucket.copy_part("key", "u", 2, source)
+    write_keys(keys, "third")
+    bucket.put("key", b"data")  # another request finds that they are refused
+    assert bucket.copy_part("key", "u", 2, source)
+    used = [
+        headers["authorization"].partition("Credential=")[2].partition("/")[0] for _m, _p, headers, _b in server.seen
+    ]
+    assert used == ["first", "first", "second", "second", "second", "third", "third"]
+    assert bucket._copier.meta.config.read_timeout == 600.0
+
+
 def test_credentials_that_are_refused_and_the_same_are_an_error(server: Server, keys: Path) -> None:
     bucket = server.bucket(credentials_file=str(keys), access_key=None, secret_key=None)
     server.answers = [refusal(403, "InvalidAccessKeyId")]
