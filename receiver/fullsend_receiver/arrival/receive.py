@@ -76,7 +76,7 @@ class Receiving:
         self, catalogues: Catalogues, channel: Channel, workers: Workers, sender: str, push: Push, *, room: Room
     ) -> None:
         """Does nothing before `run`. `count`, from then on: how far it is, and for what it waits: "wire", "decode",
-        "hash" or "disk".
+        "hash" or "disk". `committed`: what it has stored, also if `run` was cancelled meanwhile; None: nothing.
         """
         self._waits = StageWaits("wire", "disk")
         self.count: Final = TransferCount(time.monotonic(), push.size_estimate, self._waits)
@@ -100,6 +100,7 @@ class Receiving:
         self._ended = False  # no more chunks will come
         self._finished = False  # the stream has come to its end
         self._last: Batch | None = None  # the whole of it, if the commit makes it durable
+        self.committed: Committed | None = None
         self._placed = False  # it is stored under its name, or was before: nothing of it is a partial
         self._looked = False  # the bytes have been compared with the offer
         self._record: Record | None = None  # the record behind which a token resumes
@@ -258,6 +259,8 @@ class Receiving:
             self._keep_last(ingest)
             raise
         self._placed = True
+        if isinstance(done, Committed):
+            self.committed = done
         try:
             overruns.forget(self._store, self._sender, self._push)
         except OSError as error:  # it is stored nevertheless

@@ -342,11 +342,16 @@ class Session:
         try:
             receiving = Receiving(shared.catalogues, self._channel, shared.workers, sender, push, room=shared.room)
             count, live = receiving.count, shared.live
-            with (
-                live.running("push", sender, f"{push.dataset}@{push.snapshot}", count),
-                shared.counters.receiving(count),
-            ):
-                end = await receiving.run(self._program)
+            try:
+                with (
+                    live.running("push", sender, f"{push.dataset}@{push.snapshot}", count),
+                    shared.counters.receiving(count),
+                ):
+                    end = await receiving.run(self._program)
+            finally:
+                # Also if this was cancelled amid the commit: whoever offers the stream again learns that it is stored.
+                if receiving.committed is not None:
+                    self._stored(receiving.committed.receipt, time.monotonic() - began)
         finally:
             del shared.arriving[key]
             holder.gone.set()
@@ -358,16 +363,15 @@ class Session:
             self._report_failed(push, logging.WARNING, _STOPPED, why, text)
             await self._channel.send(messages.Stopped(offset=end.kept))
             return
-        if isinstance(end, messages.Committed):
-            shared.counters.pushes += 1
-            self._report_received(end.receipt, time.monotonic() - began)
-            if len(end.receipt.segments) > 1:
-                shared.checks.wanted(sender)
-            if messages.REPAIR not in self._features:
-                end = messages.Committed(receipt=end.receipt)
+        if isinstance(end, messages.Committed) and messages.REPAIR not in self._features:
+            end = messages.Committed(receipt=end.receipt)
         await self._channel.send(end)
 
-    def _report_received(self, receipt: Receipt, seconds: float) -> None:
+    def _stored(self, receipt: Receipt, seconds: float) -> None:
+        """Count a stream that this connection has stored, and report it. `seconds`: since it was offered."""
+        self._shared.counters.pushes += 1
+        if len(receipt.segments) > 1:
+            self._shared.checks.wanted(receipt.sender)
         emit(
             ReceivedStream(
                 text=f"{self._name}: stored {receipt.file}",

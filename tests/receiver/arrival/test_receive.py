@@ -42,6 +42,7 @@ from fullsend_protocol.wire.connection import Chunk as WireChunk
 from fullsend_protocol.wire.connection import ChunkArriving
 from fullsend_receiver.arrival.decode_queue import CHUNK_ROOM, DecodeQueue, chunks_held
 from fullsend_receiver.arrival.receive import BATCH_BYTES, UNDURABLE_MOST, Receiving
+from fullsend_receiver.store.event_journal import EventPlace
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.workers import Workers
 
@@ -803,6 +804,35 @@ def test_a_takeover_amid_the_commit_finds_it_stored(package: bool, tmp_path: Pat
         assert second.hear("stored")["receipt"] == receipt
         second.write(control({**said, "whole": {**whole, "raw_bytes": 1}}))
         assert second.hear("accept", "stored")["type"] == ("accept" if package else "stored")
+
+
+@pytest.mark.parametrize("by", ["a takeover", "the end of the daemon"])
+def test_stream_is_reported_once_though_its_connection_is_cut_amid_the_commit(by: str, tmp_path: Path) -> None:
+    pieces = pieces_of(2)
+    said = offer_of_pieces(pieces)
+    with on_faulty_disk(tmp_path, shutdown_grace=0.1) as (receiver, disk):
+        with contextlib.ExitStack() as stack:
+            first, second = stack.enter_context(receiver.peer()), stack.enter_context(receiver.peer())
+            first.push(said)
+            for chunk in chunks(pieces):
+                first.write(chunk.encode())
+            with disk.blocked("rename", ".json"):
+                first.write(control(finish(b"".join(pieces))))
+                wait_until(lambda: disk.begun("rename", ".json") == 1, "it is being committed")
+                if by == "a takeover":
+                    second.write(control({**said, "resume": "reconnect"}))
+                    receiver.wait_log("is taken over from another connection")
+                else:
+                    receiver.send_signal(signal.SIGTERM)
+                    receiver.wait_log("cancelling the remaining")
+            if by == "a takeover":
+                second.hear("stored")
+                receiver.send_signal(signal.SIGTERM)
+            assert receiver.wait() == 0
+        events = [each for _place, each in LocalStore(receiver.store).events.read(EventPlace(0, 0)).events]
+        (event,) = [each for each in events if each["event"] == "received"]
+        assert (event["sender"], event["dataset"], event["raw_bytes"]) == ("alpha", "tank/data", sum(map(len, pieces)))
+        assert [each for each in events if each["event"] == "push-failed"] == []
 
 
 def test_a_stream_that_is_taken_over_amid_its_commit_counts_once_for_the_quota(tmp_path: Path) -> None:
