@@ -13,7 +13,7 @@ from fullsend_receiver.events.emit import emit
 from fullsend_receiver.events.records import PartialExpired
 from fullsend_receiver.store.api import Store, UploadInfo
 from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store.journal import Journal
+from fullsend_receiver.store.journal import UploadProgress
 from fullsend_receiver.store.opened import Opened, entry_of
 
 log = logging.getLogger("fullsendd")
@@ -99,5 +99,5 @@ def discard_old(
     return left
 
 
-def _look(upload: UploadInfo) -> tuple[float, Opened | None, Journal]:
+def _look(upload: UploadInfo) -> tuple[float, Opened | None, UploadProgress]:
     return upload.last, upload.opened, upload.journal

@@ -18,7 +18,7 @@ from fullsend_receiver.store.names import base_in_name
 
 
 def arriving_leases(store: Store, sender: str) -> list[Lease]:
-    """Return the bases of a sender's partials, arriving or not. Reads all journals; blocks. Raises: OSError."""
+    """Return the bases of a sender's partials, arriving or not. Blocks. Raises: OSError."""
     found = []
     for _key, opened in store.uploads(lambda upload: upload.opened):
         if opened is not None and opened.sender == sender and opened.offer.base_guid is not None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fullsend_protocol.wire.messages import Record
     from fullsend_receiver.store.errors import ManifestError
     from fullsend_receiver.store.event_journal import EventJournal
-    from fullsend_receiver.store.journal import Batch, Journal, Standing
+    from fullsend_receiver.store.journal import Batch, Standing, UploadProgress
     from fullsend_receiver.store.opened import Opened
     from fullsend_receiver.store.seekable import Blob
 
@@ -261,7 +261,9 @@ def update(documents: Documents, name: str, change: Callable[[bytes | None], byt
 
 
 class UploadInfo(Protocol):
-    """An upload that has not ended, for inspection. Each property reads the store; raises OSError, PartialDamaged."""
+    """An upload that has not ended, for inspection. Each property reads the store, and only what it needs; raises
+    OSError, PartialDamaged.
+    """
 
     @property
     def key(self) -> str:
@@ -276,7 +278,7 @@ class UploadInfo(Protocol):
         """The time of the last arrival, in seconds since the epoch by the store's clock."""
 
     @property
-    def journal(self) -> Journal:
+    def journal(self) -> UploadProgress:
         """How much of it is durable, and whether its commit has begun."""
 
     @property
@@ -483,8 +485,8 @@ class Store(Protocol):
 
     def uploads(self, look: Callable[[UploadInfo], _T], *, sets_aside: bool = False) -> Iterator[tuple[str, _T]]:
         """Yield the key and the result of `look` for each upload. Uploads that have ended meanwhile are omitted. So are
-        those that are damaged or cannot be read, which are logged. `sets_aside`: set damaged ones aside; otherwise this
-        only reads.
+        those that are damaged or cannot be read, as far as `look` reads them, which are logged. `sets_aside`: set
+        damaged ones aside; otherwise this only reads.
 
         Raises: OSError if the system lacks a resource; at the end StoreMissing if the store is not in its place.
         """

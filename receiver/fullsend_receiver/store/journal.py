@@ -81,15 +81,22 @@ class Superseded:
 
 
 @dataclass(frozen=True, slots=True)
-class Journal:
-    """The summary of a journal. `offset`, `stored`: of its last `durable` line, None: there is none; `committing`: the
-    file that is being put in place; `whole`: the offset at which its whole lines end; `replacing`: the stream that
-    gives way to that commit, None: the name was free; `superseded`: the streams that it removes, None: none.
+class UploadProgress:
+    """How far an upload is. `offset`, `stored`: of the last `durable` line of its journal, None: there is none;
+    `committing`: the file that is being put in place.
     """
 
     offset: int | None
     stored: int
     committing: PurePosixPath | None
+
+
+@dataclass(frozen=True, slots=True)
+class Journal(UploadProgress):
+    """The summary of a journal. `whole`: the offset at which its whole lines end; `replacing`: the stream that gives
+    way to the commit, None: the name was free; `superseded`: the streams that it removes, None: none.
+    """
+
     whole: int
     replacing: Replacement | None = None
     superseded: Superseded | None = None

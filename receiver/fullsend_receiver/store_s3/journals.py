@@ -23,8 +23,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -32,7 +33,7 @@ from pydantic import ValidationError
 from fullsend_protocol.shared.errors import ErrorCode
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
-from fullsend_receiver.store.journal import Standing, Written, make_line, understanding
+from fullsend_receiver.store.journal import Standing, UploadProgress, Written, make_line, understanding
 from fullsend_receiver.store.opened import Opened
 from fullsend_receiver.store_s3 import keys
 from fullsend_receiver.store_s3.bucket import Bucket, BucketError, BucketObject, Part
@@ -318,12 +319,7 @@ def read_open(bucket: Bucket, key: str) -> OpenUpload | None:
 def read(bucket: Bucket, opened: OpenUpload) -> BucketJournal | None:
     """Read a journal; None: it is being discarded. Raises: PartialDamaged, StoreError."""
     key, found = opened.key, BucketJournal(opened)
-    for each in bucket.entries(keys.journal_prefix(key, opened.generation)):
-        if keys.is_segment(each.key):
-            continue
-        if each.key != keys.journal_key(key, opened.generation, found.next):
-            msg = f"its journal lacks the object of number {found.next}"
-            raise PartialDamaged(msg)
+    for each in written(opened, bucket.entries(keys.journal_prefix(key, opened.generation))):
         try:
             lines, at = _lines(bucket, each.key)
         except FileNotFoundError:
@@ -332,6 +328,50 @@ def read(bucket: Bucket, opened: OpenUpload) -> BucketJournal | None:
         found.next += 1
         found.modified = each.modified
     return found
+
+
+def written(opened: OpenUpload, listed: Iterable[BucketObject]) -> list[BucketObject]:
+    """Return the objects of a journal, without its segments. `listed`: those below its prefix, in order.
+
+    Raises: PartialDamaged if one is missing.
+    """
+    found: list[BucketObject] = []
+    for each in listed:
+        if keys.is_segment(each.key):
+            continue
+        number = len(found) + 1
+        if each.key != keys.journal_key(opened.key, opened.generation, number):
+            msg = f"its journal lacks the object of number {number}"
+            raise PartialDamaged(msg)
+        found.append(each)
+    return found
+
+
+def progress(bucket: Bucket, objects: Sequence[BucketObject]) -> UploadProgress:
+    """Return how far an upload is, by the newest objects of its journal: not all are read. `objects`: of `written`.
+
+    Raises: PartialDamaged, FileNotFoundError if it ends meanwhile, BucketError.
+    """
+    committing = None
+    with understanding():
+        for each in reversed(objects):
+            for line in reversed(lines_of(bucket, each.key)):
+                if "commit" in line:
+                    committing = PurePosixPath(line["commit"]["file"])
+                elif "durable" in line:
+                    return UploadProgress(int(line["durable"]["offset"]), int(line["durable"]["stored"]), committing)
+    return UploadProgress(None, 0, committing)
+
+
+def committing(bucket: Bucket, objects: Sequence[BucketObject]) -> PurePosixPath | None:
+    """Return the file that is being put in place, by the newest object alone: nothing is written behind the line of a
+    commit. Raises: as `progress`.
+    """
+    with understanding():
+        for line in lines_of(bucket, objects[-1].key) if objects else ():
+            if "commit" in line:
+                return PurePosixPath(line["commit"]["file"])
+    return None
 
 
 def lines_of(bucket: Bucket, name: str) -> list[dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Container, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping
+from functools import cached_property
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from fullsend_receiver.events.emit import emit
 from fullsend_receiver.events.records import SetAside
@@ -15,41 +16,96 @@ from fullsend_receiver.store.errors import PartialDamaged
 from fullsend_receiver.store_s3 import journals, keys, manifests
 
 if TYPE_CHECKING:
-    from fullsend_receiver.store.journal import Journal, Standing
+    from fullsend_receiver.store.journal import Standing, UploadProgress
     from fullsend_receiver.store.opened import Opened
     from fullsend_receiver.store_s3.bucket import Bucket, BucketObject
     from fullsend_receiver.store_s3.journals import BucketJournal, OpenUpload
 
 log = logging.getLogger("fullsendd")
 
+_T = TypeVar("_T")
 
-@dataclass(frozen=True, slots=True)
+
+def _nowhere(_key: str) -> bool:
+    """Say of each upload that nobody is known to have it open."""
+    return False
+
+
 class BucketUploadInfo:
-    """The state of an upload, read from its journal: an `UploadInfo`. `arriving`: whether this process has it open."""
+    """The state of an upload that was listed: an `UploadInfo`. It reads what it is asked for, once.
 
-    key: str
-    found: BucketJournal
-    arriving: bool
+    Each property also raises FileNotFoundError if the upload has ended since, or another one has begun in its place.
+    """
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        key: str,
+        generations: Mapping[str | None, list[BucketObject]],
+        is_open: Callable[[str], bool],
+    ) -> None:
+        """`generations`: as `listed` returns them, with the first object; `is_open`: whether a process of this host has
+        an upload open, by its key.
+        """
+        self.key: Final = key
+        self._bucket = bucket
+        self._generations = generations
+        self._first = generations[None][0]
+        self._is_open = is_open
+
+    @cached_property
+    def open(self) -> OpenUpload:
+        """The content of its first object."""
+        found = journals.read_open(self._bucket, self.key)
+        if found is None or found.etag != self._first.etag:
+            raise FileNotFoundError(self._first.key)
+        return found
+
+    @cached_property
+    def _written(self) -> list[BucketObject]:
+        """The objects of its journal. None is missing because the upload ends: its first object goes before them, and
+        was read after they were listed.
+        """
+        opened = self.open
+        return journals.written(opened, self._generations.get(opened.generation, ()))
 
     @property
     def opened(self) -> Opened | None:
         """What was offered. See `UploadInfo`."""
-        return self.found.open.opened
+        return self.open.opened
 
     @property
     def last(self) -> float:
         """The time of the last object of the journal, by the object store's clock."""
-        return self.found.modified
+        return (self._written or [self._first])[-1].modified
+
+    @cached_property
+    def journal(self) -> UploadProgress:
+        """How far it is. Reads the newest objects of the journal."""
+        return journals.progress(self._bucket, self._written)
 
     @property
-    def journal(self) -> Journal:
-        """The summary of its journal."""
-        return journals.summary(self.found)
+    def committing(self) -> PurePosixPath | None:
+        """The file that is being put in place, None: its commit has not begun. Reads the newest object alone."""
+        return journals.committing(self._bucket, self._written)
 
     @property
     def places(self) -> tuple[Standing | None, Standing | None]:
-        """The places at which it resumes."""
-        return self.found.places
+        """The places at which it resumes. Reads the whole journal: an object for each batch."""
+        found = _whole(self._bucket, self.open)
+        if found is None:
+            raise FileNotFoundError(self._first.key)
+        return found.places
+
+    @property
+    def arriving(self) -> bool:
+        """Whether a process of this host has it open."""
+        return self._is_open(self.key)
+
+    def has_ended(self) -> bool:
+        """Whether it has ended by now, so that an error shows no damage. Raises: BucketError."""
+        there = self._bucket.head(self._first.key)
+        return there is None or there.etag != self._first.etag
 
 
 def listed(bucket: Bucket) -> dict[str, dict[str | None, list[BucketObject]]]:
@@ -61,11 +117,33 @@ def listed(bucket: Bucket) -> dict[str, dict[str | None, list[BucketObject]]]:
     return found
 
 
-def survey(bucket: Bucket, *, sets_aside: bool) -> Iterator[BucketJournal]:
-    """Yield the journals of all uploads. Those that are damaged are logged, and set aside if `sets_aside`."""
+def survey(
+    bucket: Bucket,
+    look: Callable[[BucketUploadInfo], _T],
+    is_open: Callable[[str], bool] = _nowhere,
+    *,
+    sets_aside: bool,
+) -> Iterator[tuple[str, _T]]:
+    """Yield the key and the result of `look` for each upload. See `Store.uploads`. `is_open`: see `BucketUploadInfo`.
+
+    Raises: BucketError.
+    """
     for key, generations in listed(bucket).items():
-        if None in generations and (found := examined(bucket, key, sets_aside=sets_aside)) is not None:
-            yield found
+        if None not in generations:
+            continue
+        info = BucketUploadInfo(bucket, key, generations, is_open)
+        try:
+            found = look(info)
+        except FileNotFoundError:
+            continue
+        except PartialDamaged as error:
+            if not info.has_ended():
+                opened = None
+                with contextlib.suppress(PartialDamaged, FileNotFoundError):
+                    opened = info.open
+                _damaged(bucket, key, opened, str(error), sets_aside=sets_aside)
+            continue
+        yield key, found
 
 
 def examined(bucket: Bucket, key: str, *, sets_aside: bool) -> BucketJournal | None:
@@ -75,34 +153,44 @@ def examined(bucket: Bucket, key: str, *, sets_aside: bool) -> BucketJournal | N
         before = opened
         try:
             opened = journals.read_open(bucket, key)
-            if opened is None:
-                return None
-            found = journals.read(bucket, opened)
-            if found is not None:
-                journals.summary(found)
-                _places = found.places
-                if not found.modified and (first := bucket.head(keys.open_key(key))) is not None:
-                    found.modified = first.modified  # nothing was written to it since it was begun
+            return None if opened is None else _whole(bucket, opened)
         except PartialDamaged as error:
             # It may have ended while it was read, and another one may have begun: then it is read once more.
             if opened is not None and opened != before:
                 continue
-            if not sets_aside:
-                log.error("partial %s: %s; the daemon will set it aside", key, error)  # noqa: TRY400
-            elif opened is not None:
-                set_aside(bucket, opened, str(error))
-            else:  # the rest of it is swept at the next start
-                bucket.delete(keys.open_key(key))
-                _report(key, str(error))
+            _damaged(bucket, key, opened, str(error), sets_aside=sets_aside)
             return None
-        return found
+
+
+def _whole(bucket: Bucket, opened: OpenUpload) -> BucketJournal | None:
+    """Read a whole journal, and check that it can be used. Returns: None: it is being discarded.
+
+    Raises: PartialDamaged, BucketError.
+    """
+    found = journals.read(bucket, opened)
+    if found is not None:
+        journals.summary(found)
+        _places = found.places
+        if not found.modified and (first := bucket.head(keys.open_key(opened.key))) is not None:
+            found.modified = first.modified  # nothing was written to it since it was begun
+    return found
+
+
+def _damaged(bucket: Bucket, key: str, opened: OpenUpload | None, why: str, *, sets_aside: bool) -> None:
+    """Log that an upload is damaged, and set it aside if `sets_aside`. `opened`: None: it cannot be read."""
+    if not sets_aside:
+        log.error("partial %s: %s; the daemon will set it aside", key, why)
+    elif opened is not None:
+        set_aside(bucket, opened, why)
+    else:  # the rest of it is swept at the next start
+        bucket.delete(keys.open_key(key))
+        _report(key, why)
 
 
 def committing(bucket: Bucket) -> set[PurePosixPath]:
     """Return the streams whose commit has begun and is not complete. Raises: StoreError."""
-    return {
-        PurePosixPath(found.stored["file"]) for found in survey(bucket, sets_aside=False) if found.stored is not None
-    }
+    said = survey(bucket, lambda upload: upload.committing, sets_aside=False)
+    return {file for _key, file in said if file is not None}
 
 
 def set_aside(bucket: Bucket, opened: OpenUpload, why: str) -> PartialDamaged:

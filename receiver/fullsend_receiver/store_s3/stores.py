@@ -61,7 +61,6 @@ from fullsend_receiver.store_s3.journals import BucketJournal, JournalWriter
 from fullsend_receiver.store_s3.manifests import ManifestObject
 from fullsend_receiver.store_s3.open_uploads import OpenUploads
 from fullsend_receiver.store_s3.part_sizes import PartSizes
-from fullsend_receiver.store_s3.partials import BucketUploadInfo
 from fullsend_receiver.store_s3.probe import ProbedBucket, probe
 from fullsend_receiver.store_s3.stream_index import BucketStreamIndex
 from fullsend_receiver.store_s3.uploads import BucketUpload
@@ -215,9 +214,7 @@ class BucketStore:
 
     def uploads(self, look: Callable[[UploadInfo], _T], *, sets_aside: bool = False) -> Iterator[tuple[str, _T]]:
         """See `Store.uploads`."""
-        for found in partials.survey(self.bucket, sets_aside=sets_aside):
-            key = found.open.key
-            yield key, look(BucketUploadInfo(key, found, self._open.has(key)))
+        return partials.survey(self.bucket, look, self._open.has, sets_aside=sets_aside)
 
     def discard(self, key: str) -> None:
         """See `Store.discard`."""

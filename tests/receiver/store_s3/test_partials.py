@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.receiver import crash
 from tests.receiver.buckets import (
     FILE,
     KEY,
@@ -15,19 +17,26 @@ from tests.receiver.buckets import (
     commit_all,
     content,
     journal_of,
+    manifest_for,
     names,
     store_in,
     store_raw,
 )
-from tests.receiver.helpers import decode
+from tests.receiver.helpers import SENDER, decode, take
 
-from fullsend_receiver.store.journal import make_line
-from fullsend_receiver.store_s3 import journals, keys, manifests, partials
+from fullsend_protocol.format.manifest import Resumption
+from fullsend_receiver.arrival.expiry import discard_old, find_partials
+from fullsend_receiver.arrival.usage import find_beside
+from fullsend_receiver.maintenance.leases import arriving_leases
+from fullsend_receiver.store.journal import UploadProgress, make_line
+from fullsend_receiver.store_s3 import commits, journals, keys, manifests, partials
 from fullsend_receiver.store_s3.journals import UploadLost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
+    from fullsend_receiver.store.api import UploadInfo
     from fullsend_receiver.store_s3.bucket import BucketObject
     from fullsend_receiver.store_s3.journals import BucketJournal
     from fullsend_receiver.store_s3.stores import BucketStore
@@ -62,20 +71,123 @@ def test_commit_leaves_the_stream_alone(store: BucketStore, bucket: MemoryBucket
     assert names(bucket, ".partial/") == []
 
 
+@pytest.mark.parametrize("newest", [False, True])
 def test_damaged_upload_starts_over_and_the_others_go_on(
-    store: BucketStore, bucket: MemoryBucket, caplog: pytest.LogCaptureFixture
+    store: BucketStore, bucket: MemoryBucket, caplog: pytest.LogCaptureFixture, newest: bool
 ) -> None:
+    """How far it is, the newest object tells. Where it resumes, all of them tell."""
+
+    def look(upload: UploadInfo) -> object:
+        return upload.journal if newest else upload.places
+
     arriving(store, 2).partial.close(keep=True)
     found = journal_of(bucket)
     assert found is not None
-    bucket.put(keys.journal_key(KEY, found.open.generation, 1), b"spoilt\n")
-    assert list(store.uploads(lambda upload: upload.journal)) == []
+    bucket.put(keys.journal_key(KEY, found.open.generation, found.next - 1 if newest else 1), b"spoilt\n")
+    assert list(store.uploads(look)) == []
     assert "the daemon will set it aside" in caplog.text
     assert names(bucket) != []
     with caplog.at_level(logging.ERROR):
-        assert list(store.uploads(lambda upload: upload.journal, sets_aside=True)) == []
+        assert list(store.uploads(look, sets_aside=True)) == []
     assert "its stream starts over" in caplog.text
     assert store.reopen(KEY, at_resume_point=False) is None
+
+
+def test_upload_that_lacks_an_object_is_damaged(store: BucketStore, bucket: MemoryBucket) -> None:
+    arriving(store).partial.close(keep=True)
+    bucket.delete(names(bucket, ".partial/")[0])
+    assert list(store.uploads(lambda upload: upload.journal)) == []
+    assert [key for key, _opened in store.uploads(lambda upload: upload.opened)] == [KEY]
+
+
+class CountingBucket:
+    """A bucket that counts the requests that read a journal."""
+
+    def __init__(self, bucket: MemoryBucket) -> None:
+        self.real = bucket
+        self.counts: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in {"get", "read", "head", "entries"}:
+            self.counts[name] += 1
+        return getattr(self.real, name)
+
+
+@pytest.mark.parametrize(
+    ("look", "reads"),
+    [
+        (lambda store: arriving_leases(store, SENDER), 0),
+        (lambda store: list(find_partials(store, "another")), 0),
+        (find_beside, 2),
+        (lambda store: discard_old(store, (), keep=1e9, most=None, damaged_keep=1e9), 2),
+        (lambda store: store.under_way(), 1),
+    ],
+)
+def test_look_at_a_slow_stream_does_not_read_its_whole_journal(
+    bucket: MemoryBucket, tmp_path: Path, look: Callable[[BucketStore], object], reads: int
+) -> None:
+    """It has an object for each second."""
+    counting = CountingBucket(bucket)
+    store = store_in(counting, tmp_path)
+    resumption = Resumption(how="reconnect", offset=0, at="2026-11-30T00:00:00Z")
+    ingest = arriving(store, 1)
+    for _ in range(5):
+        ingest.partial.note_resumed(resumption)
+    take(ingest, crash.chunks()[1:])
+    ingest.partial.note_resumed(resumption)
+    assert len(names(bucket, ".partial/")) > 8
+    counting.counts.clear()
+    look(store)
+    assert counting.counts["read"] == reads
+    assert counting.counts["get"] <= 2
+    ingest.partial.close(keep=True)
+
+
+@pytest.mark.parametrize("cut", [False, True])
+@pytest.mark.parametrize("chunks", [0, 1, 3])
+def test_newest_objects_tell_what_the_whole_journal_tells(
+    store: BucketStore, bucket: MemoryBucket, chunks: int, *, cut: bool
+) -> None:
+    ingest = arriving(store, chunks)
+    ingest.partial.close(keep=True)
+    if cut and chunks and (found := store.reopen(KEY, at_resume_point=True)) is not None:
+        found[0].close(keep=True)
+    whole = journal_of(bucket)
+    assert whole is not None
+    said = journals.summary(whole)
+    ((_key, progress),) = store.uploads(lambda upload: upload.journal)
+    assert progress == UploadProgress(said.offset, said.stored, None)
+
+
+def test_commit_that_has_begun_is_told(store: BucketStore, bucket: MemoryBucket) -> None:
+    ingest = arriving(store)
+    sealed = ingest.partial.seal(ingest.chunks)
+    found = journal_of(bucket)
+    assert found is not None
+    lines = commits.prepare(bucket, found.open, FILE, manifest_for(sealed), replaces=None, supersedes=None)
+    assert lines is not None
+    journals.JournalWriter(bucket, found.open, found.next).write(lines.lines)
+    assert partials.committing(bucket) == {FILE} == store.under_way()
+    ((_key, progress),) = store.uploads(lambda upload: upload.journal)
+    assert progress == UploadProgress(len(RAW), journals.summary(found).stored, FILE)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_upload_that_ends_behind_the_list_is_passed_over(
+    store: BucketStore, bucket: MemoryBucket, caplog: pytest.LogCaptureFixture, *, again: bool
+) -> None:
+    """So is one that takes its place: it has begun later."""
+    ingest = arriving(store, 2)
+
+    def look(upload: UploadInfo) -> object:
+        ingest.partial.close(keep=False)
+        if again:
+            arriving(store, 1).partial.close(keep=True)
+        return upload.opened
+
+    assert list(store.uploads(look, sets_aside=True)) == []
+    assert caplog.text == ""
+    assert (names(bucket) != []) == again
 
 
 def test_sweep_spares_the_bytes_of_a_stream_whose_commit_had_begun(store: BucketStore, bucket: MemoryBucket) -> None:
