@@ -11,7 +11,7 @@ from fullsend_protocol.format.manifest import PartialEntry
 from fullsend_protocol.shared.units import format_duration, format_size, format_time, printable
 from fullsend_receiver.events.emit import emit
 from fullsend_receiver.events.records import PartialExpired
-from fullsend_receiver.store.api import Store, UploadInfo
+from fullsend_receiver.store.api import Claim, Store, UploadInfo, unclaimed
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.journal import UploadProgress
 from fullsend_receiver.store.opened import Opened, entry_of
@@ -46,11 +46,18 @@ def find_partials(store: Store, sender: str | None) -> Iterator[PartialEntry]:
 
 
 def discard_old(
-    store: Store, arriving: Container[str], *, keep: float, most: int | None, damaged_keep: float
+    store: Store,
+    arriving: Container[str],
+    *,
+    keep: float,
+    most: int | None,
+    damaged_keep: float,
+    claim: Claim = unclaimed,
 ) -> dict[str, dict[str, int]]:
     """Discard the partials on which nothing has arrived for `keep` seconds. If all others together store more than
     `most` bytes (None: no limit), discard the oldest of them. `arriving`: keys that are not discarded. Nor are those
-    that another host may have open (`Capabilities.patience`). These count, too.
+    that another host may have open (`Capabilities.patience`). These count, too. `claim`: what is discarded, or set
+    aside, is claimed, each by itself; the look at all of them is not.
 
     A damaged partial is set aside. All that was set aside is removed `damaged_keep` seconds after that. Blocks. The
     clock is that of the file system. If it jumps ahead, an interrupted transfer may have to start over; a stored stream
@@ -64,7 +71,7 @@ def discard_old(
     waiting = []
     left: dict[str, dict[str, int]] = {}
     total = 0
-    for key, (last, opened, said) in store.uploads(_look, sets_aside=True):
+    for key, (last, opened, said) in store.uploads(_look, sets_aside=claim):
         if opened is not None and opened.merge:
             continue  # the next merge discards it
         stored = said.stored
@@ -83,11 +90,14 @@ def discard_old(
         else:
             continue
         what = f"{opened.sender}/{opened.offer.dataset}@{opened.offer.snapshot}" if opened else key
-        try:
-            store.discard(key)
-        except (StoreError, OSError) as error:
-            log.error("%s: what has arrived of it cannot be deleted: %s", printable(what), error)  # noqa: TRY400
-            continue
+        with claim(key) as is_mine:
+            if not is_mine:
+                continue  # it has begun to arrive
+            try:
+                store.discard(key)
+            except (StoreError, OSError) as error:
+                log.error("%s: what has arrived of it cannot be deleted: %s", printable(what), error)  # noqa: TRY400
+                continue
         total -= stored
         if opened is not None:
             del left[opened.sender][key]

@@ -38,6 +38,7 @@ from fullsend_receiver.arrival.expiry import discard_old
 from fullsend_receiver.arrival.free_space import Room
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import local_socket, systemd
+from fullsend_receiver.daemon.claims import Claims
 from fullsend_receiver.daemon.copy_process import CopyProcess
 from fullsend_receiver.daemon.file_reading import FileReader
 from fullsend_receiver.daemon.live import LiveTransfers
@@ -62,7 +63,7 @@ from fullsend_receiver.monitor.alarm_log import AlarmLog
 from fullsend_receiver.monitor.overview import Overview
 from fullsend_receiver.monitor.report_file import ReportWriter
 from fullsend_receiver.monitor.survey import DaemonSource, Surveyor
-from fullsend_receiver.store.api import Store
+from fullsend_receiver.store.api import Claim, Store
 from fullsend_receiver.store.durable import open_lock
 from fullsend_receiver.store.errors import StoreError, StoreFull, StoreReadOnly, disk_error
 from fullsend_receiver.store.fitness import require
@@ -327,7 +328,7 @@ class Daemon:
 
     async def _recover_when_idle(self) -> None:
         """Do what could not be done at the start. The caller holds `sweeping`, so that no stream begins meanwhile."""
-        if not self._recovered and not self._shared.arriving:
+        if not (self._recovered or self._shared.arriving or self._shared.deleting):
             await self._workers.run_to_end(self._recover)
 
     async def _accept_commands(self, listening: socket.socket | None) -> None:
@@ -576,16 +577,18 @@ class Daemon:
         while True:
             try:
                 async with shared.sweeping:
-                    # To its end, even if this is cancelled: no stream may begin while its partial is being deleted.
                     await self._recover_when_idle()
-                    arriving = {*shared.arriving}
-                    left, aside = await self._workers.run_to_end(self._discard_old)
-                    self._room.count(left, aside, but=arriving)
+                    shared.begun = {*shared.arriving}
+                # Streams begin meanwhile: a look at a bucket takes time. To its end, even if this is cancelled: no
+                # stream may begin while its partial is being deleted.
+                claims = Claims(shared, asyncio.get_running_loop())
+                left, aside = await self._workers.run_to_end(partial(self._discard_old, claims.claim))
+                self._room.count(left, aside, but=shared.begun)
             except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
                 log.warning("cannot look for old partials: %s: %s", type(error).__name__, error)
             await asyncio.sleep(_SWEEP_EVERY)
 
-    def _discard_old(self) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    def _discard_old(self, claim: Claim) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
         """Discard old partials. Returns: by sender the bytes of those that stay, by key, and of what is set aside."""
         settings = self._settings
         left = discard_old(
@@ -594,6 +597,7 @@ class Daemon:
             keep=settings.partial_keep,
             damaged_keep=settings.damaged_keep,
             most=settings.partial_max,
+            claim=claim,
         )
         return left, self._store.aside()
 

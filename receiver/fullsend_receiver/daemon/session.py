@@ -105,8 +105,10 @@ class Arriving:
 class SharedState:
     """The shared state of all sessions of a daemon. `warn_at`: the present share of the disk, or of a quota, from which
     on senders are warned; `hasher`: merges chains; `file_reader`: reads files; `arriving`: the streams that are
-    arriving now, by key; `sweeping`: held while partials are deleted, and while a session adds a stream to `arriving`;
-    `live`: all transfers, for `top`.
+    arriving now, by key; `deleting`: the partials that are being deleted, by key, each with what is set at its end:
+    none of them begins to arrive; `begun`: the keys of streams that have arrived since the last sweep began; `sweeping`
+    is held while no stream may begin at all, and while a key is added to one of these; `live`: all transfers, for
+    `top`.
     """
 
     catalogues: Catalogues
@@ -121,6 +123,8 @@ class SharedState:
     overview: Callable[[], Overview | None] = lambda: None  # the last one, None: there is none yet
     counters: Counters = field(default_factory=Counters)
     arriving: dict[str, Arriving] = field(default_factory=dict)
+    deleting: dict[str, asyncio.Event] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
     sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
     live: LiveTransfers = field(default_factory=LiveTransfers)
 
@@ -390,13 +394,18 @@ class Session:
 
     async def _claim(self, key: str, claim: str, what: str) -> Arriving:
         """Reserve a stream for this connection. Raises: Busy."""
-        arriving = self._shared.arriving
+        shared = self._shared
         while True:
-            async with self._shared.sweeping:
-                holder = arriving.get(key)
-                if holder is None:
-                    holder = arriving[key] = Arriving(claim, self, own_task())
+            async with shared.sweeping:
+                deleted, holder = shared.deleting.get(key), shared.arriving.get(key)
+                if deleted is None and holder is None:
+                    holder = shared.arriving[key] = Arriving(claim, self, own_task())
+                    shared.begun.add(key)
                     return holder
+            if deleted is not None:
+                await deleted.wait()
+            if holder is None:
+                continue
             if holder.claim != claim:
                 msg = f"{what}: is arriving on another connection"
                 raise Busy(msg)

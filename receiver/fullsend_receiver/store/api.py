@@ -10,14 +10,15 @@ loop.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from fullsend_protocol.format.manifest import Manifest, Resumption
@@ -260,6 +261,16 @@ def update(documents: Documents, name: str, change: Callable[[bytes | None], byt
             return
 
 
+#: Claims an upload by its key: inside the context no session of this process begins or resumes it. Yields: False if one
+#: has it; then nothing is claimed. Blocks.
+Claim = Callable[[str], AbstractContextManager[bool]]
+
+
+def unclaimed(_key: str) -> AbstractContextManager[bool]:
+    """Claim nothing, because no session runs in this process: a `Claim`."""
+    return contextlib.nullcontext(True)
+
+
 class UploadInfo(Protocol):
     """An upload that has not ended, for inspection. Each property reads the store, and only what it needs; raises
     OSError, PartialDamaged.
@@ -483,10 +494,10 @@ class Store(Protocol):
         damaged partial is set aside. Raises: OSError, StoreError.
         """
 
-    def uploads(self, look: Callable[[UploadInfo], _T], *, sets_aside: bool = False) -> Iterator[tuple[str, _T]]:
+    def uploads(self, look: Callable[[UploadInfo], _T], *, sets_aside: Claim | None = None) -> Iterator[tuple[str, _T]]:
         """Yield the key and the result of `look` for each upload. Uploads that have ended meanwhile are omitted. So are
         those that are damaged or cannot be read, as far as `look` reads them, which are logged. `sets_aside`: set
-        damaged ones aside; otherwise this only reads.
+        damaged ones aside, each inside this claim, after another look; None: this only reads.
 
         Raises: OSError if the system lacks a resource; at the end StoreMissing if the store is not in its place.
         """

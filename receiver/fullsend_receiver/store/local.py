@@ -31,6 +31,7 @@ from fullsend_receiver.store import (
 from fullsend_receiver.store.api import (
     AsideStream,
     Capabilities,
+    Claim,
     DiskSpace,
     KeptVersions,
     KnownStamp,
@@ -141,7 +142,7 @@ class LocalStore(Layout):
         self.check_mounted()
         return uploads.reopen_partial(self, key, at_resume_point=at_resume_point)
 
-    def uploads(self, look: Callable[[UploadInfo], _T], *, sets_aside: bool = False) -> Iterator[tuple[str, _T]]:
+    def uploads(self, look: Callable[[UploadInfo], _T], *, sets_aside: Claim | None = None) -> Iterator[tuple[str, _T]]:
         """See `Store.uploads`."""
         yield from partials.survey(self, look, sets_aside=sets_aside)
         self.check_mounted()  # an empty mount point has no partial, and shows no error

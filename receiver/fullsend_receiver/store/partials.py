@@ -39,6 +39,7 @@ from fullsend_receiver.store.opened import Opened
 from fullsend_receiver.store.seekable import IndexEntry
 
 if TYPE_CHECKING:
+    from fullsend_receiver.store.api import Claim
     from fullsend_receiver.store.layout import Layout
 
 log = logging.getLogger("fullsendd")
@@ -106,7 +107,7 @@ def examining(store: Layout, key: str, *, held: bool = False, reads_only: bool =
     try:
         yield
     except (PartialDamaged, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in _LOST:
+        if not _is_damage(error):
             raise
         why = f"cannot be read: {error}" if isinstance(error, OSError) else str(error)
         if reads_only:
@@ -115,14 +116,17 @@ def examining(store: Layout, key: str, *, held: bool = False, reads_only: bool =
         raise PartialDamaged(f"partial {key}: {why}; {_set_aside(store, key, why, held=held)}") from None
 
 
+def _is_damage(error: PartialDamaged | OSError) -> bool:
+    return not isinstance(error, OSError) or error.errno in _LOST
+
+
 def survey(
-    store: Layout, look: Callable[[LocalUploadInfo], _T], *, sets_aside: bool = False
+    store: Layout, look: Callable[[LocalUploadInfo], _T], *, sets_aside: Claim | None = None
 ) -> Iterator[tuple[str, _T]]:
     """Yield the result of `look` for each partial. See `Store.uploads`."""
     for key, path in journals(store):
         try:
-            with examining(store, key, reads_only=not sets_aside):
-                found = look(LocalUploadInfo(key, path))
+            found = _seen(store, LocalUploadInfo(key, path), look, sets_aside)
         except (FileNotFoundError, PartialDamaged):
             continue
         except OSError as error:
@@ -131,6 +135,23 @@ def survey(
             log.error("partial %s: cannot be examined: %s", key, error)  # noqa: TRY400 - where says nothing
             continue
         yield key, found
+
+
+def _seen(store: Layout, info: LocalUploadInfo, look: Callable[[LocalUploadInfo], _T], sets_aside: Claim | None) -> _T:
+    """Look at one partial. Raises: PartialDamaged, which was logged, unless a session has it; OSError."""
+    if sets_aside is None:
+        with examining(store, info.key, reads_only=True):
+            return look(info)
+    try:
+        return look(info)
+    except (PartialDamaged, OSError) as error:
+        if not _is_damage(error):
+            raise
+    with sets_aside(info.key) as is_mine:
+        if not is_mine:
+            raise PartialDamaged(f"partial {info.key}: is arriving; its session finds the same")
+        with examining(store, info.key):
+            return look(info)  # a session may have set it aside, and begun another one
 
 
 def journals(store: Layout) -> list[tuple[str, Path]]:

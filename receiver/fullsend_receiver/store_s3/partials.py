@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import nullcontext, suppress
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -16,6 +16,7 @@ from fullsend_receiver.store.errors import PartialDamaged
 from fullsend_receiver.store_s3 import journals, keys, manifests
 
 if TYPE_CHECKING:
+    from fullsend_receiver.store.api import Claim
     from fullsend_receiver.store.journal import Standing, UploadProgress
     from fullsend_receiver.store.opened import Opened
     from fullsend_receiver.store_s3.bucket import Bucket, BucketObject
@@ -122,7 +123,7 @@ def survey(
     look: Callable[[BucketUploadInfo], _T],
     is_open: Callable[[str], bool] = _nowhere,
     *,
-    sets_aside: bool,
+    sets_aside: Claim | None = None,
 ) -> Iterator[tuple[str, _T]]:
     """Yield the key and the result of `look` for each upload. See `Store.uploads`. `is_open`: see `BucketUploadInfo`.
 
@@ -137,11 +138,12 @@ def survey(
         except FileNotFoundError:
             continue
         except PartialDamaged as error:
-            if not info.has_ended():
-                opened = None
-                with contextlib.suppress(PartialDamaged, FileNotFoundError):
-                    opened = info.open
-                _damaged(bucket, key, opened, str(error), sets_aside=sets_aside)
+            with nullcontext(True) if sets_aside is None else sets_aside(key) as is_mine:
+                if is_mine and not info.has_ended():
+                    opened = None
+                    with suppress(PartialDamaged, FileNotFoundError):
+                        opened = info.open
+                    _damaged(bucket, key, opened, str(error), sets_aside=sets_aside is not None)
             continue
         yield key, found
 
@@ -189,7 +191,7 @@ def _damaged(bucket: Bucket, key: str, opened: OpenUpload | None, why: str, *, s
 
 def committing(bucket: Bucket) -> set[PurePosixPath]:
     """Return the streams whose commit has begun and is not complete. Raises: StoreError."""
-    said = survey(bucket, lambda upload: upload.committing, sets_aside=False)
+    said = survey(bucket, lambda upload: upload.committing)
     return {file for _key, file in said if file is not None}
 
 

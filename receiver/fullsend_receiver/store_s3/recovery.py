@@ -51,7 +51,7 @@ def recover(bucket: Bucket, is_open: Callable[[str], bool], patience: float) -> 
 def recover_merges(bucket: Bucket, is_open: Callable[[str], bool], patience: float) -> list[str]:
     """Do the same for the uploads of merges alone, and for multipart uploads of no stream, while a daemon runs."""
     done = []
-    for key, merge in partials.survey(bucket, lambda upload: upload.open.opened.merge, sets_aside=True):
+    for key, merge in partials.survey(bucket, lambda upload: upload.open.opened.merge):
         if merge and not is_open(key) and (found := partials.examined(bucket, key, sets_aside=True)) is not None:
             done += _recover(bucket, found, patience)
     _abort_orphans(bucket)

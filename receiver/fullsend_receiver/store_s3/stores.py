@@ -23,6 +23,7 @@ from fullsend_receiver.store.api import (
     UNLIMITED,
     AsideStream,
     Capabilities,
+    Claim,
     DiskSpace,
     KeptVersions,
     KnownStamp,
@@ -212,7 +213,7 @@ class BucketStore:
         self._open.add(key)
         return upload, place
 
-    def uploads(self, look: Callable[[UploadInfo], _T], *, sets_aside: bool = False) -> Iterator[tuple[str, _T]]:
+    def uploads(self, look: Callable[[UploadInfo], _T], *, sets_aside: Claim | None = None) -> Iterator[tuple[str, _T]]:
         """See `Store.uploads`."""
         return partials.survey(self.bucket, look, self._open.has, sets_aside=sets_aside)
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import time
@@ -20,7 +21,7 @@ from fullsend_receiver.store_s3.part_sizes import PartSizes
 from fullsend_receiver.store_s3.stores import BucketStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.receiver.buckets import MemoryBucket
 
@@ -275,6 +276,21 @@ def test_stream_that_is_proven_waits_for_a_start_to_complete_its_commit(
     there = set(store.partial.iterdir())
     discard_old(store, (), keep=DAY, most=0, damaged_keep=DAY)
     assert set(store.partial.iterdir()) == there
+
+
+def test_each_is_claimed_for_its_deletion_and_the_others_are_not(store: LocalStore) -> None:
+    old, arriving, young = (leave(store, f"tank/{age}@now", age=age, guid=age + 7) for age in (100, 90, 0))
+    claimed = []
+
+    @contextlib.contextmanager
+    def claim(key: str) -> Iterator[bool]:
+        assert key in keys(store)
+        yield key != arriving
+        claimed.append((key, key in keys(store)))
+
+    left = discard_old(store, (), keep=50, most=None, damaged_keep=DAY, claim=claim)
+    assert claimed == [(old, False), (arriving, True)]
+    assert set(left[SENDER]) == {arriving, young} == keys(store)
 
 
 @pytest.mark.parametrize(("keep", "most"), [(DAY, 0), (0.0, None)])

@@ -18,7 +18,7 @@ import threading
 import urllib.request
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pytest
 import uvloop
@@ -37,6 +37,7 @@ from fullsend_receiver.access.opening import open_store
 from fullsend_receiver.arrival.counters import STAGES
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import server as daemon
+from fullsend_receiver.daemon.session import Session
 from fullsend_receiver.maintenance.merge_records import note_merge
 from fullsend_receiver.maintenance.plans import MergeRules
 from fullsend_receiver.maintenance.prune_records import PruneRecord, write_record
@@ -45,6 +46,8 @@ from fullsend_receiver.store.local import LocalStore
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Executor
+
+    from fullsend_receiver.store.api import Claim
 
 RAW: Final = streams.substream(streams.object_(1), streams.write(1, 0, b"data" * 1024))
 #: The daemon, which looks at its store all the time instead of each minute.
@@ -500,9 +503,12 @@ def test_what_is_being_deleted_is_begun_by_nobody_before_it_is_gone(
     settings = load(receiver.config)
     at_work, gone = threading.Event(), threading.Event()
 
-    def throw_away(*_what: object, **_limits: object) -> None:
-        at_work.set()
-        gone.wait()
+    def throw_away(*_what: object, claim: Claim, **_limits: object) -> dict[str, dict[str, int]]:
+        with claim("deleted") as is_mine:
+            assert is_mine
+            at_work.set()
+            gone.wait()
+        return {}
 
     async def sweep() -> None:
         server = daemon.Daemon(settings, open_store(settings))
@@ -510,14 +516,18 @@ def test_what_is_being_deleted_is_begun_by_nobody_before_it_is_gone(
         sweeping = asyncio.create_task(server._sweep())
         await loop.run_in_executor(None, at_work.wait)
         sweeping.cancel()
-        claiming = asyncio.create_task(server._shared.sweeping.acquire())
+        session = Session(server._shared, cast("Any", None), "192.0.2.1", None)
+        claiming = asyncio.create_task(session._claim("deleted", "", "what"))
         try:
+            async with asyncio.timeout(10.0):
+                await session._claim("another", "", "what")  # nobody else waits
             for _ in range(10):  # turns of the loop: more than a sweep takes that ends at once
                 await asyncio.sleep(0)
             assert not claiming.done()
         finally:
             gone.set()
         await claiming
+        assert server._shared.begun == {"deleted", "another"}
         with contextlib.suppress(asyncio.CancelledError):
             await sweeping
 

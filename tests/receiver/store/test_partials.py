@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.receiver import crash
@@ -23,6 +25,7 @@ from tests.receiver.helpers import (
     resume,
 )
 
+from fullsend_receiver.store.api import unclaimed
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.opened import open_offer
 from fullsend_receiver.store.partials import (
@@ -32,6 +35,9 @@ from fullsend_receiver.store.partials import (
     survey,
 )
 from fullsend_receiver.store.recovery import recover
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def test_whose_commit_is_under_way_is_known_beside_a_damaged_journal(spoilt: LocalStore) -> None:
@@ -58,10 +64,32 @@ def test_what_somebody_has_open_is_not_set_aside_beneath_him(
     begun(store)
     ingest = resume(store, SENDER, RAW)
     flip(journal_of(store))
-    assert list(survey(store, lambda upload: upload.journal, sets_aside=True)) == []
+    assert list(survey(store, lambda upload: upload.journal, sets_aside=unclaimed)) == []
     assert of_raw(store) == {f"{KEY}.data", f"{KEY}.journal"}
     assert "it is arriving now" in caplog.text
     ingest.partial.close(keep=True)
+
+
+def test_partial_that_a_session_has_is_not_set_aside(spoilt: LocalStore) -> None:
+    before = of_raw(spoilt)
+    said = survey(spoilt, lambda upload: upload.journal, sets_aside=lambda _key: contextlib.nullcontext(False))
+    assert len(list(said)) == 1
+    assert of_raw(spoilt) == before
+
+
+def test_partial_that_a_session_has_begun_anew_is_not_set_aside(store: LocalStore) -> None:
+    """Between the look at a damaged one and the claim."""
+    begun(store)
+    flip(journal_of(store))
+
+    @contextlib.contextmanager
+    def claim(_key: str) -> Iterator[bool]:
+        store.begin(KEY, open_offer(SENDER, push_of(RAW))).close(keep=True)
+        yield True
+
+    ((key, said),) = survey(store, lambda upload: upload.journal, sets_aside=claim)
+    assert (key, said.offset) == (KEY, None)
+    assert {f"{KEY}.data", f"{KEY}.journal"} <= of_raw(store)
 
 
 def test_system_that_is_short_of_something_costs_no_partial(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:

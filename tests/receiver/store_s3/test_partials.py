@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 from collections import Counter
@@ -28,6 +29,7 @@ from fullsend_protocol.format.manifest import Resumption
 from fullsend_receiver.arrival.expiry import discard_old, find_partials
 from fullsend_receiver.arrival.usage import find_beside
 from fullsend_receiver.maintenance.leases import arriving_leases
+from fullsend_receiver.store.api import unclaimed
 from fullsend_receiver.store.journal import UploadProgress, make_line
 from fullsend_receiver.store_s3 import commits, journals, keys, manifests, partials
 from fullsend_receiver.store_s3.journals import UploadLost
@@ -88,9 +90,27 @@ def test_damaged_upload_starts_over_and_the_others_go_on(
     assert "the daemon will set it aside" in caplog.text
     assert names(bucket) != []
     with caplog.at_level(logging.ERROR):
-        assert list(store.uploads(look, sets_aside=True)) == []
+        assert list(store.uploads(look, sets_aside=unclaimed)) == []
     assert "its stream starts over" in caplog.text
     assert store.reopen(KEY, at_resume_point=False) is None
+
+
+@pytest.mark.parametrize("mine", [False, True])
+def test_upload_that_a_session_has_begun_anew_is_not_set_aside(
+    store: BucketStore, bucket: MemoryBucket, *, mine: bool
+) -> None:
+    """Between the look at a damaged one and the claim; or the session has the claim."""
+    arriving(store, 2).partial.close(keep=True)
+    bucket.put(names(bucket, ".partial/")[-2], b"spoilt")  # the last one is `open`
+
+    @contextlib.contextmanager
+    def claim(_key: str) -> Iterator[bool]:
+        arriving(store, 1).partial.close(keep=True)
+        yield mine
+
+    assert list(store.uploads(lambda upload: upload.journal, sets_aside=claim)) == []
+    ((key, said),) = store.uploads(lambda upload: upload.journal)
+    assert (key, said.committing) == (KEY, None)
 
 
 def test_upload_that_lacks_an_object_is_damaged(store: BucketStore, bucket: MemoryBucket) -> None:
@@ -185,7 +205,7 @@ def test_upload_that_ends_behind_the_list_is_passed_over(
             arriving(store, 1).partial.close(keep=True)
         return upload.opened
 
-    assert list(store.uploads(look, sets_aside=True)) == []
+    assert list(store.uploads(look, sets_aside=unclaimed)) == []
     assert caplog.text == ""
     assert (names(bucket) != []) == again
 
