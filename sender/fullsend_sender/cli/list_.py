@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from fullsend_sender.host import runtime
     from fullsend_sender.host.log import log
     from fullsend_sender.transfer.link import connect
-    from fullsend_sender.transfer.listing import entries, partials, statuses, unlisted, why_unlisted
+    from fullsend_sender.transfer.listing import entries, partials, statuses, unlisted, why_unlisted, without_removed
 
     async def list_partials() -> int:
         async with connect(endpoint, identity) as (link, _name):
@@ -49,8 +49,10 @@ def run(args: argparse.Namespace) -> int:
             _now, stored = await statuses(link)
             async for entry in entries(link, args.dataset):
                 listed.add(entry)
-        chosen = {name: about for name, about in stored.items() if args.dataset in {None, name}}
-        missing = unlisted(chosen, listed.counts)
+            chosen = {name: about for name, about in stored.items() if args.dataset in {None, name}}
+            missing = unlisted(chosen, listed.counts)
+            if missing:
+                missing = unlisted(await without_removed(link, chosen), listed.counts)
         if args.dataset is not None and not listed.counts and not missing:
             raise UsageError(f"{printable(args.dataset)}: nothing of that name is stored (see `fullsend list`)")
         listed.end()

@@ -36,14 +36,13 @@ def run(args: argparse.Namespace) -> int:
     from fullsend_sender.host import runtime
     from fullsend_sender.restore.chains import Library, NotRestorable
     from fullsend_sender.transfer.link import connect
-    from fullsend_sender.transfer.listing import entries, statuses
+    from fullsend_sender.transfer.listing import all_stored
 
     _settings, endpoint, identity = read_all(args)
 
     async def ask() -> Library:
         async with connect(endpoint, identity) as (link, _name):
-            _now, said = await statuses(link)
-            return Library([entry async for entry in entries(link, None)], said)
+            return Library(*await all_stored(link))
 
     library = runtime.run(ask())
     entry = library.find(args.stream)

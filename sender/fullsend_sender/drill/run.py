@@ -31,7 +31,7 @@ from fullsend_sender.restore.chains import Library
 from fullsend_sender.restore.plan import RestoreRequest
 from fullsend_sender.restore.run import Restored, RestoreJob, restore
 from fullsend_sender.transfer.link import connect
-from fullsend_sender.transfer.listing import entries, statuses
+from fullsend_sender.transfer.listing import all_stored
 from fullsend_sender.transfer.progress import publishing, reporting
 from fullsend_sender.zfs import inventory
 from fullsend_sender.zfs.commands import ZfsError
@@ -169,8 +169,7 @@ async def _sweep(job: DrillJob) -> list[NotDestroyed]:
 async def _drill(job: DrillJob) -> DrillOutcome:
     last = await report.last_drills(job.endpoint, job.identity)
     async with connect(job.endpoint, job.identity) as (link, _name):
-        _now, said = await statuses(link)
-        stored = [entry async for entry in entries(link, None)]
+        stored, said = await all_stored(link)
     available = await job.zfs.available(job.into)
     room = available if job.quota is None else min(available, job.quota)
     chance = random.Random(job.seed)  # noqa: S311 - no secret

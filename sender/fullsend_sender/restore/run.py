@@ -34,7 +34,7 @@ from fullsend_sender.restore.onto_base import OntoBase
 from fullsend_sender.restore.plan import ParentDataset, RestoreItem, RestorePlan, RestoreRequest, make_plan
 from fullsend_sender.restore.resume import find_rest
 from fullsend_sender.transfer.link import connect
-from fullsend_sender.transfer.listing import entries, manifest, statuses
+from fullsend_sender.transfer.listing import all_stored, manifest
 from fullsend_sender.transfer.progress import publishing, reporting
 from fullsend_sender.zfs import inventory
 from fullsend_sender.zfs.commands import ZfsError
@@ -319,9 +319,7 @@ async def _settle(job: RestoreJob, target: str, held: Mapping[str, Quota], plan:
 
 async def _plan(job: RestoreJob) -> RestorePlan:
     async with connect(job.endpoint, job.identity) as (link, _name):
-        # Before the list of streams: streams that come meanwhile are newer than the statuses.
-        _now, said = await statuses(link)
-        library = Library([entry async for entry in entries(link, None)], said)
+        library = Library(*await all_stored(link))
 
     async def merged_into(entry: StreamEntry) -> set[tuple[str, str | None]]:
         async with connect(job.endpoint, job.identity) as (link, _name):

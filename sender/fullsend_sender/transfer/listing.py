@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from fullsend_protocol.shared.units import format_time
@@ -54,10 +55,32 @@ def unlisted(stored: Mapping[str, DatasetStatus], listed: Mapping[str, int]) -> 
     them as streams, and `list` leaves them out.
 
     `stored`: as `statuses` returns it; `listed`: the number of `entries` by dataset, asked after that. A stream that
-    comes in between counts as listed, and is newer than what it hides. One that is pruned in between counts as missing.
+    comes in between counts as listed, and is newer than what it hides. One that is pruned in between counts as missing:
+    see `without_removed`.
     """
     missing = {name: about.streams - listed.get(name, 0) for name, about in stored.items()}
     return {name: count for name, count in missing.items() if count > 0}
+
+
+async def without_removed(link: Link, before: Mapping[str, DatasetStatus]) -> dict[str, DatasetStatus]:
+    """Return the statuses without the streams that were pruned or merged since: `streams` is the lower number of then
+    and now. Raises: as Link.receive.
+    """
+    _now, after = await statuses(link)
+    left = {name: after[name].streams if name in after else 0 for name in before}
+    return {name: said.model_copy(update={"streams": min(said.streams, left[name])}) for name, said in before.items()}
+
+
+async def all_stored(link: Link) -> tuple[list[StreamEntry], dict[str, DatasetStatus]]:
+    """Return all entries, and the statuses from before them: what comes meanwhile is newer than these.
+
+    Raises: as Link.receive.
+    """
+    _now, said = await statuses(link)
+    found = [entry async for entry in entries(link, None)]
+    if unlisted(said, Counter(entry.dataset for entry in found)):
+        said = await without_removed(link, said)
+    return found, said
 
 
 def why_unlisted(count: int) -> str:

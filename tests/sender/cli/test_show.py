@@ -33,7 +33,8 @@ async def test_show(fullsend: Fullsend, receiver_identity: Identity) -> None:
 async def test_an_older_state_is_not_shown_as_the_newest(fullsend: Fullsend, receiver_identity: Identity) -> None:
     stored = messages.Status(now="2026-11-23T07:00:00Z", datasets=[status("tank/data", streams=2)])
     listed = messages.Entries(entries=[entry()])
-    script = answering_each((stored, messages.Done()), (listed, messages.Done()))
+    told = (stored, messages.Done())
+    script = answering_each(told, (listed, messages.Done()), told)
     async with receiving(receiver_identity, script, script) as receiver:
         ended = await fullsend(receiver, "show", "tank/data")
         assert (ended.code, ended.out) == (2, b"")

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import pytest
-from tests.sender.peer import Peer, entry, partial_entry, receiving
+from tests.sender.command import answering_each
+from tests.sender.peer import Peer, entry, partial_entry, receiving, status
 
 from fullsend_protocol.shared.errors import PeerError, RemoteProtocolError
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import Asked
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.transfer.link import connect
-from fullsend_sender.transfer.listing import entries, partials
+from fullsend_sender.transfer.listing import all_stored, entries, partials, unlisted
 
 
 async def test_pages_become_one_list(identity: Identity, receiver_identity: Identity) -> None:
@@ -58,3 +59,21 @@ async def test_what_has_arrived_in_part(identity: Identity, receiver_identity: I
         assert [found.snapshot for found in await partials(link)] == ["a", "b", "c"]
         assert await partials(link) == []
     assert asked == [messages.PartialsWanted()] * 2
+
+
+@pytest.mark.parametrize(
+    ("after", "missing"), [({"a": 3, "b": 2}, {"a": 2}), ({"a": 1}, {}), ({"a": 2, "b": 9}, {"a": 1})]
+)
+async def test_what_is_pruned_while_it_is_listed_is_not_missing(
+    identity: Identity, receiver_identity: Identity, after: dict[str, int], missing: dict[str, int]
+) -> None:
+    def told(of: dict[str, int]) -> tuple[messages.Status, messages.Done]:
+        found = [status(name, streams=streams) for name, streams in of.items()]
+        return messages.Status(now="2026-11-23T07:00:00Z", datasets=found), messages.Done()
+
+    listed = [entry(dataset="a"), entry(dataset="b"), entry(dataset="b", snapshot="later")]
+    script = answering_each(told({"a": 3, "b": 2}), (messages.Entries(entries=listed), messages.Done()), told(after))
+    async with receiving(receiver_identity, script) as receiver, connect(receiver.endpoint, identity) as (link, _name):
+        found, said = await all_stored(link)
+    assert found == listed
+    assert unlisted(said, {"a": 1, "b": 2}) == missing
