@@ -896,6 +896,7 @@ def test_a_host_whose_clock_was_behind_gets_its_newest_state_back(hosts: Hosts) 
         "tank/quiet": next(each["guid"] for each in first if each["dataset"] == "tank/quiet"),
     }
     # Its age is that of its reception, by the receiver's clock; and that the clocks disagree is said.
+    hosts.use(hosts.here)  # on the other host it is missing: what was restored there is a copy
     done = hosts.sender.fullsend("status", "--max-age", "26h", "tank/a")
     assert done.returncode == 1
     assert b"says that it was taken 2021-01-02T02:00:00Z, and came 20" in done.stdout
