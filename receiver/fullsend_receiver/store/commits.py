@@ -90,16 +90,16 @@ def refuse_orphan(store: Layout, file: PurePosixPath) -> None:
         raise StoreError(msg)
 
 
-def complete(store: Layout, key: str, said: Journal) -> bool:
-    """Complete a commit that was interrupted. `said`: its journal, which has the `commit` line. Returns: as
-    `put_in_place`.
+def complete(store: Layout, key: str, said: Journal, *, held: bool = False) -> bool:
+    """Complete a commit that was interrupted. `said`: its journal, which has the `commit` line; `held`: the caller
+    holds the store's lock. Returns: as `put_in_place`.
     """
     assert said.committing is not None  # noqa: S101 - for mypy: the caller has looked
     check_mounted(store)
     make_folder(store, (store.root / said.committing).parent)
     lock = said.replacing is not None or said.superseded is not None
-    with undisturbed(store, lock=lock):
-        return put_in_place(store, key, said.committing, said.replacing, said.superseded, held=lock)
+    with undisturbed(store, lock=lock and not held):
+        return put_in_place(store, key, said.committing, said.replacing, said.superseded, held=lock or held)
 
 
 def put_in_place(

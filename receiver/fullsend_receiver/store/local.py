@@ -262,6 +262,7 @@ class LocalStore(Layout):
 
     def wait_for_removals(self) -> None:
         """See `Store.wait_for_removals`."""
+        recovery.complete_merges(self)
         removals.wait_for_removals(self)
 
     def hold(self) -> LocalHold:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fullsend_protocol.format.names import MANIFEST_SUFFIX
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.commits import complete
 from fullsend_receiver.store.durable import locked, unlocked
@@ -47,6 +49,36 @@ def recover(store: Layout) -> list[str]:
 def recover_merges(store: Layout) -> list[str]:
     """Do the same for the partials of merges alone, while a daemon runs. The caller is the only process that merges."""
     return _recover_each(store, merges_only=True)
+
+
+def complete_merges(store: Layout) -> None:
+    """Complete the commits of merges whose processes are dead, at any time: until then the streams that they supersede
+    are listed, and would go at the next start. Where there is none this costs one listing of a folder. Logs what fails:
+    nobody waits for a merge.
+    """
+    names = set(os.listdir(store.partial))
+    for name in names:
+        key = name.removesuffix(JOURNAL)
+        # A commit has begun by then, and has not moved the data; or it has.
+        if key != name and (key + MANIFEST_SUFFIX in names or key + DATA not in names):
+            try:
+                _complete_merge(store, key)
+            except FileNotFoundError:
+                continue  # it has ended just now
+            except (OSError, StoreError) as error:
+                log.error("partial %s: its merge cannot be completed: %s", key, error)  # noqa: TRY400 - the same
+
+
+def _complete_merge(store: Layout, key: str) -> None:
+    path = partial_path(store, key, JOURNAL)
+    opened = journal.read_opened(path)
+    if opened is None or not opened.merge:
+        return
+    # A merge that is alive holds the lock from its choice of what it supersedes until that is gone.
+    with locked(store.lock):
+        said = journal.read(path)
+        if said.committing is not None and complete(store, key, said, held=True):
+            log.warning("%s: its commit was interrupted and is complete now", said.committing)
 
 
 def _recover_each(store: Layout, *, merges_only: bool) -> list[str]:

@@ -58,6 +58,14 @@ def recover_merges(bucket: Bucket, is_open: Callable[[str], bool], patience: flo
     return done
 
 
+def complete_merges(bucket: Bucket) -> None:
+    """Complete the commits of merges that are stalled, or dead. The right to remove is that of one of them."""
+    for found in partials.survey(bucket, sets_aside=False):
+        if found.open.opened.merge and found.stored is not None:
+            commits.complete(bucket, found.open, found.stored, found.objects, held=True)
+            log.warning("%s: its commit was interrupted and is complete now", found.stored["file"])
+
+
 def _sweep(bucket: Bucket, key: str, generation: str) -> None:
     # It may be of an upload that another daemon has begun since the keys were listed.
     there = journals.read_open(bucket, key)

@@ -105,9 +105,9 @@ def _claim(bucket: Bucket, patience: float) -> str:
             return etag
 
 
-def _wait(bucket: Bucket, patience: float) -> None:
+def _wait(bucket: Bucket, patience: float, stalled: Callable[[], None] | None = None) -> None:
     """Wait until a removal that has begun is done. One that is logged is completed; one that chooses for longer than
-    `patience` seconds is ended, so that it removes nothing.
+    `patience` seconds is ended, so that it removes nothing. `stalled`: is called before that.
     """
     first: str | None = None
     until = time.monotonic() + patience
@@ -120,14 +120,18 @@ def _wait(bucket: Bucket, patience: float) -> None:
             return
         first = found[0].etag
         if time.monotonic() >= until:
+            if stalled is not None:
+                stalled()
             bucket.put(keys.REMOVING, _encode({"state": "idle"}), if_match=first)
             return
         time.sleep(_STEP)
 
 
-def wait_for_removals(bucket: Bucket, *, patience: float = PATIENCE) -> None:
-    """Wait until each removal that began before this call is done. See `Store.wait_for_removals`."""
-    _wait(bucket, patience)
+def wait_for_removals(bucket: Bucket, *, patience: float = PATIENCE, stalled: Callable[[], None] | None = None) -> None:
+    """Wait until each removal that began before this call is done. See `Store.wait_for_removals`. `stalled`: is called
+    before one is ended that chooses for longer than `patience` seconds.
+    """
+    _wait(bucket, patience, stalled)
 
 
 def finish_removals(bucket: Bucket) -> list[str]:

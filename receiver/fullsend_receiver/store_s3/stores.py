@@ -450,7 +450,8 @@ class BucketStore:
 
     def wait_for_removals(self) -> None:
         """See `Store.wait_for_removals`."""
-        removals.wait_for_removals(self.bucket)
+        # A merge that has chosen what it supersedes may have begun its commit.
+        removals.wait_for_removals(self.bucket, stalled=lambda: recovery.complete_merges(self.bucket))
 
     def hold(self) -> BucketHold:
         """See `Store.hold`."""

@@ -14,6 +14,7 @@ import itertools
 import os
 import secrets
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -48,7 +49,7 @@ from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.stream.records import HEADER_SIZE
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.catalogue.object_search import ObjectSearch
-from fullsend_receiver.store.api import UNLIMITED, update
+from fullsend_receiver.store.api import UNLIMITED, Supersedes, update
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.names import hash_line
@@ -840,6 +841,38 @@ def test_who_has_waited_for_removals_finds_nothing_that_a_removal_still_takes(
         if not cut.died:
             break
     assert ends == {True, False}
+
+
+def test_who_has_waited_for_removals_finds_nothing_that_a_merge_still_supersedes(
+    kind: Kind, swift_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A merge is killed behind its commit line, and pushes come before the next start."""
+    ends = set()
+    old = file_of("beta")
+    for at in itertools.count(1):
+        store = kind.make(swift_path / str(at))
+        stored(store, "beta")
+        opened = open_offer(SENDER, PUSH).model_copy(update={"merge": True})
+        merged = Ingest(store.begin(KEY, opened))
+        take(merged, crash.chunks())
+        sealed = merged.partial.seal(len(crash.chunks()))
+        with kind.cut(at) as cut, contextlib.suppress(Died):
+            merged.partial.commit(FILE, manifest_of(sealed), supersedes=Supersedes(lambda: [old], "t"))
+        merged.partial.close(keep=True)
+        store = kind.again(store)
+        with monkeypatch.context() as patch:
+            # In a bucket, others wait for minutes before they take one that chooses for dead.
+            patch.setattr(time, "monotonic", itertools.count(0, 1000).__next__)
+            store.wait_for_removals()
+        left = files_in(store)
+        assert left in ([old], [FILE])
+        store.recover()
+        assert files_in(store) == left
+        ends.add(left[0])
+        if not cut.died:
+            break
+    assert ends == {old, FILE}
+    check_stored(store)
 
 
 @pytest.mark.parametrize("back", [False, True], ids=["a prune", "an undelete"])
