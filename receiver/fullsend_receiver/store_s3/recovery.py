@@ -60,8 +60,9 @@ def recover_merges(bucket: Bucket, is_open: Callable[[str], bool], patience: flo
 
 def complete_merges(bucket: Bucket) -> None:
     """Complete the commits of merges that are stalled, or dead. The right to remove is that of one of them."""
-    for found in partials.survey(bucket, sets_aside=False):
-        if found.open.opened.merge and found.stored is not None:
+    for key, commits_merge in partials.survey(bucket, lambda upload: upload.open.opened.merge and upload.committing):
+        found = partials.examined(bucket, key, sets_aside=False) if commits_merge else None
+        if found is not None and found.stored is not None:
             commits.complete(bucket, found.open, found.stored, found.objects, held=True)
             log.warning("%s: its commit was interrupted and is complete now", found.stored["file"])
 
