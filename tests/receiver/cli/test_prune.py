@@ -413,6 +413,7 @@ def test_a_stream_that_cannot_be_opened_keeps_no_other_sender_from_its_merges(
     assert "Permission denied" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "told"),
     [
