@@ -934,6 +934,7 @@ def test_update_leaves_a_document_that_it_does_not_change(store: Store) -> None:
     assert seen == [None, None, b"one"]
 
 
+@pytest.mark.alone  # Ceph answers 500 to some conditional PUTs of one key, while other tests load it
 def test_of_updates_at_once_none_is_lost(store: Store) -> None:
     each, workers = 20, 4
 
