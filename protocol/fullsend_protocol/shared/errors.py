@@ -186,6 +186,11 @@ class Interrupted(FullsendError):  # noqa: N818 - no fault of anything
     exit_code = Exit.INTERRUPTED
 
 
+def describe(error: Exception) -> str:
+    """Return an error for a message. The text of one that nobody has foreseen does not say enough by itself."""
+    return str(error) if isinstance(error, FullsendError | OSError) else f"{type(error).__name__}: {error}"
+
+
 def reason(error: Exception) -> str:
     """Return the system's text of an error, without numbers, names of files and Python's own wrapping."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.shared.errors import FullsendError, OutputFailed, UsageError, reason
+from fullsend_protocol.shared.errors import FullsendError, OutputFailed, UsageError, describe, reason
 from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_protocol.shared.units import printable
 from fullsend_receiver.cli.configuration import add_quiet, open_store, shown
@@ -177,8 +177,7 @@ def _merge(  # noqa: PLR0917 - one step of `run`
                         raise
                     except Exception as error:  # noqa: BLE001 - whatever is in the store of one sender
                         foreseen = isinstance(error, FullsendError | OSError)
-                        told = reason(error) if foreseen else f"{type(error).__name__}: {error}"
-                        why = f"its merges have failed: {told}"
+                        why = f"its merges have failed: {reason(error) if foreseen else describe(error)}"
                         pruned.failed = True
                         with line.aside():
                             complain(printable(f"{name}: {why}"))

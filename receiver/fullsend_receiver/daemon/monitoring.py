@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Final, Protocol
 
-from fullsend_protocol.shared.errors import FullsendError
+from fullsend_protocol.shared.errors import describe
 from fullsend_protocol.shared.units import format_duration
 from fullsend_receiver.events.emit import emit
 from fullsend_receiver.events.records import DaemonAnswers, DaemonSilent
@@ -97,7 +97,7 @@ class Monitoring:
         try:
             overview = self._surveys.take()
         except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
-            why = f"the store cannot be surveyed: {_told(error)}"
+            why = f"the store cannot be surveyed: {describe(error)}"
             self._complain(self._surveys, why)
             self._tell(error, why)
             return
@@ -107,7 +107,7 @@ class Monitoring:
             try:
                 consumer(overview)
             except Exception as error:  # noqa: BLE001 - what one of them cannot write, the others can
-                self._complain(consumer, f"{_name(consumer)}: {_told(error)}")
+                self._complain(consumer, f"{_name(consumer)}: {describe(error)}")
             else:
                 self._calm(consumer, f"{_name(consumer)}: works again")
 
@@ -119,13 +119,13 @@ class Monitoring:
         try:
             self._failed(f"{why}: nobody is told of what is late or damaged")
         except Exception as fault:  # noqa: BLE001 - as above; it is tried again
-            self._complain(self._failed, f"{_name(self._failed)}: {_told(fault)}")
+            self._complain(self._failed, f"{_name(self._failed)}: {describe(fault)}")
 
     def _close(self) -> None:
         try:
             self._surveys.close()
         except Exception as error:  # noqa: BLE001 - it is learnt again
-            log.debug("what was learnt is not written: %s", _told(error))
+            log.debug("what was learnt is not written: %s", describe(error))
 
     def _complain(self, who: object, what: str) -> None:
         if self._complaints.get(who) != what:
@@ -141,7 +141,3 @@ def _name(consumer: Consumer | Callable[[str], None]) -> str:
     """Return what names a consumer in the log: its class, or its function."""
     owner = getattr(consumer, "__self__", None)
     return type(owner).__name__ if owner is not None else getattr(consumer, "__name__", "a consumer")
-
-
-def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, FullsendError | OSError) else f"{type(error).__name__}: {error}"

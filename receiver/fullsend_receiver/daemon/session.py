@@ -353,7 +353,7 @@ class Session:
                 ):
                     end = await receiving.run(self._program)
             finally:
-                # Also if this was cancelled amid the commit: whoever offers the stream again learns that it is stored.
+                # Also if this was cancelled amid the commit: a sender that offers it again learns that it is stored.
                 if receiving.committed is not None:
                     self._stored(receiving.committed.receipt, time.monotonic() - began)
         finally:

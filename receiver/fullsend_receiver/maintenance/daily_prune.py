@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from datetime import time as time_of_day
 from typing import Final
 
-from fullsend_protocol.shared.errors import FullsendError
+from fullsend_protocol.shared.errors import describe
 from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.events.emit import emit
@@ -180,7 +180,7 @@ class DailyPrune:
         try:
             wrong = clock.note(self._store.documents, self._clock, lambda: newest_reception(Catalogues(self._store)))
         except Exception as error:  # noqa: BLE001 - the prune makes room on a disk without a free byte, and tells the rest
-            log.warning("the clock cannot be noted: %s", _told(error))
+            log.warning("the clock cannot be noted: %s", describe(error))
             return
         if wrong is not None and clock.waits_for(self._store.documents, self._clock.read()) is None:
             self._complain(f"nothing is pruned: {wrong}")
@@ -259,9 +259,9 @@ class DailyPrune:
         except _Abandoned:
             raise
         except Exception as error:  # noqa: BLE001 - it must be known wherever somebody looks, whatever it is
-            refused = f"it failed: {_told(error)}"
+            refused = f"it failed: {describe(error)}"
             done.failed.clear()  # it failed for all
-            self._complain(f"the daily prune has failed: {_told(error)}")
+            self._complain(f"the daily prune has failed: {describe(error)}")
         write_try(self._store.documents, now, refused, done.failed, trash)
         return refused is None or bool(done.failed)
 
@@ -308,9 +308,9 @@ class DailyPrune:
             except _Abandoned:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever is in the store of one sender
-                text = f"{sender}: its prune has failed: {_told(error)}"
-                emit(PruneFailed(text=text, sender=sender, why=_told(error)), logging.ERROR)
-                done.failed[sender] = _told(error)
+                text = f"{sender}: its prune has failed: {describe(error)}"
+                emit(PruneFailed(text=text, sender=sender, why=describe(error)), logging.ERROR)
+                done.failed[sender] = describe(error)
             if done.freed >= wanted:
                 return
 
@@ -326,11 +326,6 @@ class DailyPrune:
         if said != self._said:
             self._said = said
             emit(PruneFailed(text=what, sender="", why=what), logging.ERROR)
-
-
-def _told(error: Exception) -> str:
-    """Return an error for a message. The text of one that nobody has foreseen does not say enough by itself."""
-    return str(error) if isinstance(error, FullsendError | OSError) else f"{type(error).__name__}: {error}"
 
 
 def is_due(

@@ -172,7 +172,7 @@ class _SenderPrune:
 
     def events(self, *, dry_run: bool) -> Iterator[PruneEvent]:
         if not dry_run:
-            # What a prune that died had begun is none of this one's, and must not count as stored.
+            # What a dead prune had begun does not belong to this one, and must not count as stored.
             self._store.wait_for_removals()
         for names in self._plans.parts():
             self._pruner.between()

@@ -150,14 +150,20 @@ def unlocked(path: Path) -> Iterator[bool]:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        free = True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            free = False
-        yield free
+        yield lock_now(descriptor, fcntl.LOCK_SH)
     finally:
         os.close(descriptor)
+
+
+def lock_now(descriptor: int, kind: int) -> bool:
+    """Lock an open file if no other process prevents it. `kind`: fcntl.LOCK_SH, or LOCK_EX. Returns: whether it is
+    locked. Raises: OSError.
+    """
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def size_of(path: Path) -> int:
@@ -205,12 +211,7 @@ def locked_now(path: Path) -> Iterator[bool]:
     """Hold the same lock as `locked` if no process holds it, else nothing. Yields: whether it is held."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
     try:
-        held = True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            held = False
-        yield held
+        yield lock_now(descriptor, fcntl.LOCK_EX)
     finally:
         os.close(descriptor)
 

@@ -15,7 +15,7 @@ import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 
-from fullsend_receiver.store.durable import write_all
+from fullsend_receiver.store.durable import lock_now, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,14 +90,6 @@ def _files(store: Layout) -> Iterator[tuple[Path, bool]]:
             try:
                 # Also a file of the future, which a wrong clock has made: it counts until its reader is gone.
                 recent = 0 <= time.time() - os.fstat(descriptor).st_mtime < _LINGERS
-                yield path, recent or _is_locked(descriptor)
+                yield path, recent or not lock_now(descriptor, fcntl.LOCK_SH)
             finally:
                 os.close(descriptor)
-
-
-def _is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False

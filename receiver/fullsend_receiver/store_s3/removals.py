@@ -95,7 +95,7 @@ def turn(bucket: Bucket, *, patience: float = PATIENCE) -> Iterator[Turn]:
 
 def _claim(bucket: Bucket, patience: float) -> str:
     while True:
-        _wait(bucket, patience)
+        wait_for_removals(bucket, patience=patience)
         found = _read(bucket)
         if found is not None and found[1]["state"] != "idle":
             continue
@@ -105,9 +105,11 @@ def _claim(bucket: Bucket, patience: float) -> str:
             return etag
 
 
-def _wait(bucket: Bucket, patience: float, stalled: Callable[[], None] | None = None) -> None:
-    """Wait until a removal that has begun is done. One that is logged is completed; one that chooses for longer than
-    `patience` seconds is ended, so that it removes nothing. `stalled`: is called before that.
+def wait_for_removals(bucket: Bucket, *, patience: float = PATIENCE, stalled: Callable[[], None] | None = None) -> None:
+    """Wait until each removal that began before this call is done. See `Store.wait_for_removals`.
+
+    One that is logged is completed. One that chooses for longer than `patience` seconds is ended, so that it removes
+    nothing. `stalled`: is called before that.
     """
     first: str | None = None
     until = time.monotonic() + patience
@@ -125,13 +127,6 @@ def _wait(bucket: Bucket, patience: float, stalled: Callable[[], None] | None = 
             bucket.put(keys.REMOVING, _encode({"state": "idle"}), if_match=first)
             return
         time.sleep(_STEP)
-
-
-def wait_for_removals(bucket: Bucket, *, patience: float = PATIENCE, stalled: Callable[[], None] | None = None) -> None:
-    """Wait until each removal that began before this call is done. See `Store.wait_for_removals`. `stalled`: is called
-    before one is ended that chooses for longer than `patience` seconds.
-    """
-    _wait(bucket, patience, stalled)
 
 
 def finish_removals(bucket: Bucket) -> list[str]:

@@ -187,7 +187,7 @@ def test_the_lowest_level_is_used_if_it_does_not_store_too_much() -> None:
 
 
 def test_a_short_stream_is_compressed_once() -> None:
-    """Only from the fourth chunk on a level is judged beforehand."""
+    """Only from the fourth chunk on a level is judged before it is wanted."""
     chooser = AdaptiveLevel(dict.fromkeys(LADDER, 1))
     assert [chooser._trials(LADDER.index(LEVEL_DEFAULT), number) for number in range(1, 8)] == [
         *(set(), set(), set(), {0}, {0}, set(), set())
