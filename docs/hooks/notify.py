@@ -37,6 +37,8 @@ TIMEOUT = 20.0
 TITLE_MAX = 200
 #: Events that are good news, though they are logged as warnings.
 GOOD = {"alarm-cleared", "whole-again", "store-back", "daemon-answers", "test"}
+#: Events that are never good news, whatever their level.
+FAILED = {"push-failed"}
 #: By urgency: the priority and the tag of ntfy.
 NTFY = {"bad": ("urgent", "rotating_light"), "warning": ("high", "warning"), "good": ("default", "white_check_mark")}
 
@@ -54,7 +56,8 @@ def urgency(event: dict[str, Any]) -> str:
     """Return `bad`, `warning` or `good`."""
     if event.get("event") in GOOD:
         return "good"
-    return {"error": "bad", "warning": "warning"}.get(str(event.get("level")), "good")
+    usual = "warning" if event.get("event") in FAILED else "good"
+    return {"error": "bad", "warning": "warning"}.get(str(event.get("level")), usual)
 
 
 def title(event: dict[str, Any]) -> str:

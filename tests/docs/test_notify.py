@@ -116,6 +116,7 @@ def served(server: socketserver.TCPServer) -> Iterator[socketserver.TCPServer]:
         ({"event": "alarm-cleared", "level": "info", "lasting": 1}, "/uuid/fail"),
         ({"event": "alarm-cleared", "level": "info", "lasting": 0}, "/uuid"),
         ({"event": "push-failed", "level": "warning"}, "/uuid/fail"),
+        ({"event": "push-failed", "level": "info"}, "/uuid/fail"),
     ],
 )
 def test_a_ping_says_whether_all_is_well(web: Web, changes: dict[str, Any], path: str) -> None:

@@ -80,8 +80,9 @@ class SenderTable:
             store.check_mounted()  # afterwards: without its disk the table is missing, which means that it is empty
 
     def changed(self) -> bool:
-        """Whether the table has changed since it was read. Raises: OSError, StoreError."""
-        return self._store.documents.version(_TABLE) != self._version
+        """Whether to read the table again: it has changed since, or could not be read. Raises: OSError, StoreError."""
+        # Its owner or mode may have been corrected, or a disk has recovered: that changes no version.
+        return self._fault is not None or self._store.documents.version(_TABLE) != self._version
 
     @property
     def certificates(self) -> list[str]:

@@ -41,17 +41,23 @@ class Reread:
         self._lock = threading.Lock()
         self._hooks = settings.hooks
         self._signature = signature(file)
+        self._fault = ""
 
     def current(self) -> HookSettings:
-        """Return the table; the last good one if the file is wrong, which is logged. Reads a file that has changed."""
+        """Return the table; the last good one if the file is wrong, which is logged once. Reads a file that has
+        changed, and one that was wrong: its mode may have been corrected, which changes no signature.
+        """
         with self._lock:
             try:
                 found = signature(self._file)
                 if found != self._signature:
-                    self._signature = found
                     self._hooks = config.load(self._file).hooks
+                    self._signature = found
+                self._fault = ""
             except (FullsendError, OSError) as error:
-                log.error("the hooks stay as they were: %s", error)  # noqa: TRY400 - where says nothing
+                if str(error) != self._fault:
+                    log.error("the hooks stay as they were: %s", error)  # noqa: TRY400 - where says nothing
+                self._fault = str(error)
             return self._hooks
 
 

@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.events.emit import emit
     from fullsend_receiver.events.records import PruneFailed
     from fullsend_receiver.maintenance.clock import SystemClock, note, objection_now, waits_for
+    from fullsend_receiver.maintenance.merge_records import note_merge_run
     from fullsend_receiver.maintenance.merging import Merger
     from fullsend_receiver.maintenance.plans import rules_of
     from fullsend_receiver.maintenance.prune import Judged, Pruner, newest_reception
@@ -132,6 +133,9 @@ def run(options: argparse.Namespace) -> int:
             merger = Merger(pruner.catalogues, rules, now.wall, count=count)
             with showing(merging, sys.stderr, when) as line, told(store, lambda: merger.live):
                 _merge(store, merger, senders, dataset, pruned, line)
+            if sender is None:
+                with contextlib.suppress(OSError):  # the daemon notes that nothing was noted
+                    note_merge_run(store.documents, None, time.time())
             pruned.sum_up_merges()
         return Exit.FAILED if pruned.failed else Exit.OK
 

@@ -1,7 +1,7 @@
 """Merges beside the daemon: a process of its own, after each daily prune, one at a time.
 
-The daemon only starts it, logs what it says, notes the end of one that could not, and completes or discards what it has
-left if it was killed.
+The daemon only starts it, and logs what it says. It notes the end of one that has not noted by itself that it came to
+its end. It completes or discards what one has left that was killed.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import Final
 
-from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_protocol.shared.units import printable
 from fullsend_receiver.daemon.processes import end, start
-from fullsend_receiver.maintenance.merge_records import note_merge_run, read_merges
+from fullsend_receiver.maintenance.merge_records import note_merge_run, read_merge_run
 from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.workers import run_to_end
@@ -69,6 +68,7 @@ class MergeProcess:
                     await run_to_end(self._thread, partial(self._note, why))
 
     async def _run_once(self, command: Sequence[str]) -> None:
+        ends = await run_to_end(self._thread, self._count_ends)
         self._process = process = await start(*command, stdout=PIPE, stderr=STDOUT, limit=_LINE_MAX)
         try:
             last = await self._log_output(process)
@@ -81,7 +81,7 @@ class MergeProcess:
             log.warning("merges: the process has ended with %d", code)
         await run_to_end(self._thread, self._tidy)
         if not interrupted:
-            await run_to_end(self._thread, lambda: self._note_end(code, last))
+            await run_to_end(self._thread, lambda: self._note_end(code, last, ends))
 
     async def _log_output(self, process: Process) -> str:
         """Log what it says. Returns: its last line."""
@@ -92,21 +92,23 @@ class MergeProcess:
             log.info("%s", last)
         return last
 
-    def _note_end(self, code: int, last: str) -> None:
-        """Note how a process has ended. `last`: the last line that it said. Blocks. Logs what goes wrong."""
+    def _note_end(self, code: int, last: str, ends: int | None) -> None:
+        """Note how a process has ended that has not noted by itself that it came to its end. `last`: the last line that
+        it said; `ends`: as noted before it, None: not known. Blocks. Logs what goes wrong.
+        """
+        if ends is not None and self._count_ends() not in {ends, None}:
+            return
         if code < 0:
             self._note(f"its process was killed by signal {-code}")
-        elif code == 0 or (code == Exit.FAILED and self._has_noted_failures()):
-            self._note(None)
         else:
-            self._note(last or f"its process has ended with {code}")
+            self._note((last or f"its process has ended with {code}") if code else None)
 
-    def _has_noted_failures(self) -> bool:
-        """Whether a run has named what has failed: then it has come to its end."""
+    def _count_ends(self) -> int | None:
+        """Return how many runs have noted that they came to their end; None: it cannot be read. Blocks."""
         try:
-            return any(read_merges(self._store.documents, each).failed for each in self._store.senders())
+            return read_merge_run(self._store.documents).ends
         except (StoreError, OSError):
-            return False
+            return None
 
     def _note(self, why: str | None) -> None:
         try:

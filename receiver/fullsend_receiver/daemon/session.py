@@ -177,7 +177,8 @@ class Session:
             case ConnectionLost():
                 self._log_end(logging.INFO, _LOST, str(error))
             case PeerError():
-                self._log_end(logging.INFO, _STOPPED, f"gave up: {error}")
+                level = logging.INFO if self._pushing is None else logging.WARNING
+                self._log_end(level, _STOPPED, f"gave up: {error}")
             case _:
                 if isinstance(error, OSError) and error.errno == errno.EROFS:
                     self._shared.gate.read_only_seen()

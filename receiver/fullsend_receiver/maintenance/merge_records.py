@@ -63,12 +63,13 @@ class HostProof(DiskModel):
 
 class MergeRun(DiskModel):
     """The last run of merges beside the daemon. `at`: when it ended; `why`: why it has not come to its end, None: it
-    has, or there was none.
+    has, or there was none; `ends`: how many have come to their end.
     """
 
     format: Literal[1] = 1
     at: str = ""
     why: str | None = None
+    ends: int = 0
 
 
 class MergeRecord(DiskModel):
@@ -123,8 +124,12 @@ def note_failures(documents: Documents, sender: str, failed: list[str]) -> None:
 def read_merge_run(documents: Documents) -> MergeRun:
     """Return what is noted of the last run; an empty note if it is missing, or cannot be read. Raises: OSError."""
     found = documents.get(_RUN)
+    return _run(None if found is None else found.data)
+
+
+def _run(data: bytes | None) -> MergeRun:
     try:
-        return MergeRun() if found is None else MergeRun.model_validate_json(found.data)
+        return MergeRun() if data is None else MergeRun.model_validate_json(data)
     except ValidationError:
         log.warning(".state/%s: cannot be read, and is made anew", _RUN)
         return MergeRun()
@@ -132,10 +137,12 @@ def read_merge_run(documents: Documents) -> MergeRun:
 
 def note_merge_run(documents: Documents, why: str | None, now: float) -> None:
     """Note how a run has ended. `why`: see `MergeRun`; `now`: seconds since the epoch. Raises: OSError."""
-    if why is None and read_merge_run(documents).why is None:
-        return
-    data = MergeRun(at=format_time(now), why=why).model_dump_json().encode() + b"\n"
-    update(documents, _RUN, lambda _before: data)
+
+    def ended(before: bytes | None) -> bytes:
+        ends = _run(before).ends + (why is None)
+        return MergeRun(at=format_time(now), why=why, ends=ends).model_dump_json().encode() + b"\n"
+
+    update(documents, _RUN, ended)
 
 
 def note_proof(documents: Documents, sender: str, file: str, *, received: str, how: How, now: float) -> None:

@@ -59,6 +59,7 @@ class AlarmFacts:
     None: it is; `unfit`: why nothing, or no event, can be written, and what follows, None: all can be; `warn_at`,
     `warn_days`: see receiver.toml; `survey`: of all checks; `disk`: its name; `problems`: by sender and dataset, None:
     of all, what cannot be read; `troubles`: of prunes; `sizes`: of the days before; `today`: as in `Night.day`;
+    `unread_drills`: by sender, why the results of its drills cannot be read;
     `accepted`: when datasets were accepted, by SENDER/DATASET; `revoked`: senders that a person has ended; `dropped`:
     by sender and dataset, of what prunes and merges have removed all; `known_until`: receptions until then may lie in
     the future; `set_back`: by sender and dataset, what shows that the clock of their host was set back; `arrivals`:
@@ -77,6 +78,7 @@ class AlarmFacts:
     survey: Survey
     disk: str = ""
     problems: Sequence[tuple[str | None, str | None, str]] = ()
+    unread_drills: Sequence[tuple[str, str]] = ()
     troubles: Sequence[Trouble] = ()
     sizes: Sizes = field(default_factory=Sizes)
     today: int = 0
@@ -144,8 +146,10 @@ def _all(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
     yield from _scrub(overview, facts)
     for name, where, text in facts.problems:
         yield _critical("unread", text, name, where, count=1)
+    for name, text in facts.unread_drills:
+        yield _critical("unread", text, name, count=1)
     for trouble in facts.troubles:
-        yield _critical("prune", trouble.text, trouble.sender, trouble.dataset)
+        yield _critical("prune", trouble.text, trouble.sender, trouble.dataset, count=1)
     if overview.copy is not None:
         yield from _copy(overview.copy)
     for sender in overview.senders:
@@ -374,7 +378,8 @@ def sizes_of_arrivals(each: DatasetOverview, *, accepted: float, likely: float) 
     the dataset was accepted, 0: never; `likely`: see `AlarmFacts`.
     """
     name = f"{each.sender}/{each.dataset}"
-    before: list[ArrivalSize] = []
+    full = each.history.full_before
+    before = [] if full is None else [ArrivalSize("full", "", full, 0)]
     found: dict[str, Alarm] = {}
     for new in each.history.receptions:
         if new.kind == "unchanged" or not new.raw_bytes:

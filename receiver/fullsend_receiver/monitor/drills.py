@@ -20,6 +20,7 @@ from fullsend_protocol.wire.messages import Drilled, DrillEntry, DrillExtent, Dr
 from fullsend_receiver.catalogue.unchanged import CLOCK_ERROR
 from fullsend_receiver.monitor.overview import Drill
 from fullsend_receiver.store.api import Store, update
+from fullsend_receiver.store.errors import StoreError
 
 
 class StoredNames(Protocol):
@@ -67,12 +68,21 @@ def note_drill(stock: StoredNames, sender: str, said: Drilled) -> None:
 
 
 def drill_entries(store: Store, sender: str) -> list[DrillEntry]:
-    """Return the last drill of each dataset, for the wire, in order of the datasets' names. Blocks. Raises: OSError."""
-    return [DrillEntry(dataset=name, **record.model_dump()) for name, record in sorted(_read(store, sender).items())]
+    """Return the last drill of each dataset, for the wire, in order of the datasets' names. Blocks. Raises: OSError.
+
+    A spoilt document has none: a drill asks for this before it begins, and makes the document anew.
+    """
+    found = _past(_records(_data(store, sender)))
+    return [DrillEntry(dataset=name, **record.model_dump()) for name, record in sorted(found.items())]
 
 
 def read_drills(store: Store, sender: str) -> dict[str, Drill]:
-    """Return the last drill of each dataset, by its name. Blocks. Raises: OSError."""
+    """Return the last drill of each dataset, by its name. Blocks. Raises: OSError; StoreError: it is spoilt."""
+    try:
+        found = _entries(_data(store, sender))
+    except ValueError:
+        msg = f".state/{_document(sender)} is spoilt, and is made anew by the next drill: run `fullsend drill` there"
+        raise StoreError(msg) from None
     return {
         name: Drill(
             at=parse_time(record.at) or 0.0,
@@ -84,30 +94,44 @@ def read_drills(store: Store, sender: str) -> dict[str, Drill]:
             raw_bytes=record.raw_bytes,
             succeeded=None if record.succeeded is None else parse_time(record.succeeded),
         )
-        for name, record in _read(store, sender).items()
+        for name, record in _past(found).items()
     }
 
 
-def _read(store: Store, sender: str) -> dict[str, _DrillRecord]:
+def _data(store: Store, sender: str) -> bytes | None:
     found = store.documents.get(_document(sender))
-    return {name: _past(record) for name, record in _records(found.data if found else None).items()}
+    return None if found is None else found.data
 
 
-def _past(record: _DrillRecord) -> _DrillRecord:
-    """Return a record without a success of a time when this host's clock was ahead: it would stay young."""
+def _past(found: dict[str, _DrillRecord]) -> dict[str, _DrillRecord]:
+    """Return records without a success of a time when this host's clock was ahead: it would stay young."""
     limit = time.time() + CLOCK_ERROR
-    ahead = record.succeeded is not None and (parse_time(record.succeeded) or 0.0) > limit
-    return record.model_copy(update={"succeeded": None}) if ahead else record
+    return {
+        name: record.model_copy(update={"succeeded": None})
+        if record.succeeded is not None and (parse_time(record.succeeded) or 0.0) > limit
+        else record
+        for name, record in found.items()
+    }
 
 
 def _records(data: bytes | None) -> dict[str, _DrillRecord]:
-    """Read the document. Ignores what is not an entry: a drill may then look older than it is, never younger."""
+    """Read the document to add to it. One that is spoilt is empty: a drill may then look older than it is, never
+    younger.
+    """
     try:
-        said: Any = json.loads(data or b"{}")
+        return _entries(data)
     except ValueError:
         return {}
+
+
+def _entries(data: bytes | None) -> dict[str, _DrillRecord]:
+    """Read the document. Ignores what is not an entry. Raises: ValueError if it is not an object at all."""
+    said: Any = json.loads(data or b"{}")
+    if not isinstance(said, dict):
+        msg = "it is not an object"
+        raise ValueError(msg)  # noqa: TRY004 - as for what is not JSON
     found = {}
-    for dataset, record in said.items() if isinstance(said, dict) else ():
+    for dataset, record in said.items():
         try:
             found[dataset] = _DrillRecord.model_validate(record)
         except ValidationError:

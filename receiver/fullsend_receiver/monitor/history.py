@@ -87,7 +87,8 @@ class _Lazy(Sequence[_T]):
 class PackedHistory:
     """The history of one dataset, compressed. `newest`: the latest time at which a stream of it was received, in
     seconds since the epoch, 0: none was; `unchanged`: the time of the last report that was folded, as in its document;
-    `since`: when the dataset was first folded: all that came later is there; None: unknown.
+    `since`: when the dataset was first folded: all that came later is there; None: unknown; `full_before`: as in
+    `History`.
     """
 
     receptions: int
@@ -96,6 +97,7 @@ class PackedHistory:
     unchanged: str
     packed: bytes
     since: float | None = None
+    full_before: int | None = None
 
     @classmethod
     def of(cls, dataset: str, history: History, *, newest: float, unchanged: str) -> PackedHistory:
@@ -110,7 +112,8 @@ class PackedHistory:
             ],
         }
         packed = _compress(json.dumps(said, separators=(",", ":")).encode() + b"\n")
-        return cls(len(history.receptions), len(history.nights), newest, unchanged, packed, history.since)
+        counts = len(history.receptions), len(history.nights)
+        return cls(*counts, newest, unchanged, packed, history.since, history.full_before)
 
     def unpack(self) -> History:
         """Return what it has, compressed still: each look decompresses it."""
@@ -118,6 +121,7 @@ class PackedHistory:
             receptions=_Lazy(self.receptions, lambda: _receptions(self.packed)),
             nights=_Lazy(self.nights, lambda: _nights(self.packed)),
             since=self.since,
+            full_before=self.full_before,
         )
 
 
@@ -144,6 +148,7 @@ class SenderHistory:
                 newest=each.newest,
                 unchanged=each.unchanged,
                 since=each.since,
+                full_before=each.full_before,
             )
             for name, each in self.datasets.items()
         ]
@@ -166,7 +171,8 @@ class SenderHistory:
         for each in head.datasets:
             packed = data[begin : begin + each.bytes]
             found[each.dataset] = PackedHistory(
-                each.receptions, each.nights, each.newest, each.unchanged, packed, each.since
+                *(each.receptions, each.nights, each.newest, each.unchanged),
+                *(packed, each.since, each.full_before),
             )
             begin += each.bytes
         return cls(head.sequence, found)
@@ -180,6 +186,7 @@ class _DatasetFrame(DiskModel):
     newest: float = Field(allow_inf_nan=False)
     unchanged: str = ""
     since: float | None = Field(default=None, allow_inf_nan=False)
+    full_before: int | None = Field(default=None, ge=0)
 
 
 class _Head(DiskModel):
@@ -314,10 +321,13 @@ def _added(
         if day is not None:
             nights[day] = _with(nights.get(day) or Night(day=day), each)
     days = sorted(nights)[-NIGHTS_MAX:]
+    receptions = [*before.receptions, *new]
+    fulls = [each.raw_bytes for each in receptions[:-RECEPTIONS_MAX] if each.kind == "full" and each.raw_bytes]
     history = History(
-        receptions=[*before.receptions, *new][-RECEPTIONS_MAX:],
+        receptions=receptions[-RECEPTIONS_MAX:],
         nights=tuple(nights[day] for day in days),
         since=before.since,
+        full_before=fulls[-1] if fulls else before.full_before,
     )
     unchanged = reported or ("" if known is None else known.unchanged)
     return PackedHistory.of(dataset, history, newest=newest, unchanged=unchanged)

@@ -91,12 +91,14 @@ class History:
 
     `receptions`: the newest ones, in the order in which they came; `nights`: one for each day on which something came,
     the oldest first; `since`: from when on all that came has a night, None: unknown, so a day without one tells
-    nothing. Each look at the first two may unpack all of it: loop over it, and do not index in a loop.
+    nothing; `full_before`: raw bytes of the last full before the receptions, None: unknown. Each look at the first two
+    may unpack all of it: loop over it, and do not index in a loop.
     """
 
     receptions: Sequence[Reception] = ()
     nights: Sequence[Night] = ()
     since: float | None = None
+    full_before: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

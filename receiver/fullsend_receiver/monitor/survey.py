@@ -153,6 +153,7 @@ class Surveyor:
         self._fitness: tuple[float, str | None] | None = None  # and when it was tried
         self._beside: tuple[float, _Beside] | None = None  # and until when it counts
         self._totals: dict[str, tuple[float, _Totals]] = {}  # and when they were read
+        self._known_drills: dict[str, Mapping[str, Drill]] = {}  # of each sender, as last read
         self._judgements: dict[tuple[str, str], _Judgement] = {}  # by sender and dataset
 
     def take(self) -> Overview:
@@ -223,6 +224,7 @@ class Surveyor:
             survey=survey,
             disk=store.disk if survey.unreadable or survey.stopped else "",
             problems=problems,
+            unread_drills=context.unread_drills,
             troubles=(
                 [] if settings.retention is None else find_troubles(store, None, now=likely, since=self._rules_since())
             ),
@@ -323,7 +325,7 @@ class Surveyor:
     ) -> SenderOverview:
         """Return the overview of a sender. `known`: None: nothing is stored of it."""
         history = self._history(name) if known is not None else SenderHistory()
-        drills = self._drills(name) if known is not None else {}
+        drills = self._drills(name, context) if known is not None else {}
         datasets = tuple(
             self._judge(replace(each, drill=drills.get(each.dataset)), history.datasets.get(each.dataset), context)
             for each in (known.datasets if known is not None else ())
@@ -374,13 +376,16 @@ class Surveyor:
         except OSError:
             return SenderHistory()
 
-    def _drills(self, sender: str) -> dict[str, Drill]:
-        """Return the last restore drill of each dataset. Raises nothing: what cannot be read is logged."""
+    def _drills(self, sender: str, context: _LookContext) -> Mapping[str, Drill]:
+        """Return the last restore drill of each dataset. Raises nothing. Where they cannot be read, that is told, and
+        what was known before stays known: a drill that has failed must not end with its document.
+        """
         try:
-            return read_drills(self._store, sender)
+            self._known_drills[sender] = read_drills(self._store, sender)
         except (StoreError, OSError) as error:
-            log.warning("%s: the results of its restore drills cannot be read: %s", sender, reason(error))
-            return {}
+            said = f"{sender}: the results of its restore drills cannot be read: {reason(error)}"
+            context.unread_drills.append((sender, said))
+        return self._known_drills.get(sender, {})
 
     def _read_totals(self, sender: str, boottime: float) -> _Totals:
         """Return what prunes and merges of a sender have done. The documents may be large: not at each look."""
@@ -539,7 +544,9 @@ class _Judgement(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _LookContext:
-    """What is the same for all datasets in one look. `judgements`: those of this look."""
+    """What is the same for all datasets in one look. `judgements`, `unread_drills`: those of this look so far,
+    see `AlarmFacts`.
+    """
 
     settings: ReceiverSettings
     moment: Moment
@@ -547,6 +554,7 @@ class _LookContext:
     enrolled: Mapping[str, float]  # and since when
     revoked: Collection[str]
     judgements: dict[tuple[str, str], _Judgement] = field(default_factory=dict)
+    unread_drills: list[tuple[str, str]] = field(default_factory=list)
 
 
 class _Beside(NamedTuple):

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests.receiver.helpers import SENDER, plant, push_of, small_stream
@@ -97,18 +97,42 @@ async def test_an_end_that_is_none_is_noted_until_a_run_comes_to_its_end(
             await asyncio.sleep(0.01)
 
 
-async def test_a_run_that_has_named_what_has_failed_has_come_to_its_end(
+#: A run in which a merge has failed, as `fullsendd prune --merge-only` ends it. Takes the folder of the documents.
+_FAILED_AT_ITS_END: Final = """\
+import pathlib, sys
+from fullsend_receiver.maintenance.merge_records import note_merge_run
+from fullsend_receiver.store.documents import LocalDocuments
+state = pathlib.Path(sys.argv[1])
+note_merge_run(LocalDocuments(state, state / "lock"), None, 2.0)
+sys.exit(1)
+"""
+
+
+async def test_a_run_in_which_a_merge_has_failed_has_come_to_its_end_if_it_notes_that(
     store: LocalStore, thread: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plant(store, "s1", 1)
     note_merge_run(store.documents, "its process was killed by signal 9", 1.0)
-    note_failures(store.documents, SENDER, ["tank/data@s1: is spoilt"])
-    merges = MergeProcess(store, [sys.executable, "-c", "raise SystemExit(1)"], thread)
+    merges = MergeProcess(store, [sys.executable, "-c", _FAILED_AT_ITS_END, str(store.root / ".state")], thread)
     async with running(merges):
         merges.begin()
-        while read_merge_run(store.documents).why is not None:
+        await until(caplog, "merges: the process has ended with 1")
+        merges.begin()
+        while (run := read_merge_run(store.documents)).ends < 2:
             await asyncio.sleep(0.01)
-    assert "merges: the process has ended with 1" in caplog.text
+    assert run.why is None
+
+
+async def test_what_an_earlier_run_has_named_does_not_show_that_this_one_came_to_its_end(
+    store: LocalStore, thread: ThreadPoolExecutor
+) -> None:
+    plant(store, "s1", 1)
+    note_failures(store.documents, SENDER, ["tank/data@s1: is spoilt"])
+    merges = MergeProcess(store, [sys.executable, "-c", "raise SystemExit('boom')"], thread)
+    async with running(merges):
+        merges.begin()
+        while (why := read_merge_run(store.documents).why) is None:
+            await asyncio.sleep(0.01)
+    assert why == "boom"
 
 
 async def test_a_store_that_takes_no_note_of_it_is_logged(

@@ -208,6 +208,24 @@ def test_a_sender_table_that_cannot_be_read_lets_nobody_in_and_stays_as_it_is(re
     assert table.read_text(encoding="utf-8") == content
 
 
+def test_a_sender_table_that_can_be_read_again_lets_its_senders_in(receiver: Receiver) -> None:
+    """A corrected owner or mode, and a disk that has recovered, leave its inode number, size and time as they were."""
+    receiver.start()
+    receiver.enrol("alpha")
+    receiver.stop()
+    table = receiver.store / ".state/senders.json"
+    good, about = table.read_bytes(), table.stat()
+    table.write_bytes(b"{" * len(good))
+    os.utime(table, ns=(about.st_atime_ns, about.st_mtime_ns))
+    receiver.start()
+    assert "no sender is admitted until the sender table can be read: " in receiver.log
+    table.write_bytes(good)
+    os.utime(table, ns=(about.st_atime_ns, about.st_mtime_ns))
+    with receiver.peer() as peer:
+        peer.say("list", dataset=None)
+        peer.hear("done")
+
+
 # --- the service manager ---------------------------------------------------------------------------------------
 
 

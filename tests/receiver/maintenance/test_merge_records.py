@@ -68,14 +68,14 @@ def test_a_document_that_cannot_be_read_is_made_anew(store: LocalStore) -> None:
     assert read_merges(store.documents, SENDER).raw_rate == 1.0
 
 
-def test_the_end_of_a_run_is_noted_and_a_good_one_only_behind_a_bad_one(store: LocalStore) -> None:
+def test_the_end_of_a_run_is_noted_and_those_that_came_to_it_are_counted(store: LocalStore) -> None:
     assert read_merge_run(store.documents) == MergeRun()
     note_merge_run(store.documents, None, NOW)
-    assert store.documents.get("merge.json") is None
-    note_merge_run(store.documents, "killed", NOW)
-    assert read_merge_run(store.documents) == MergeRun(at=format_time(NOW), why="killed")
-    note_merge_run(store.documents, None, NOW + 1)
-    assert read_merge_run(store.documents) == MergeRun(at=format_time(NOW + 1))
+    assert read_merge_run(store.documents) == MergeRun(at=format_time(NOW), ends=1)
+    note_merge_run(store.documents, "killed", NOW + 1)
+    assert read_merge_run(store.documents) == MergeRun(at=format_time(NOW + 1), why="killed", ends=1)
+    note_merge_run(store.documents, None, NOW + 2)
+    assert read_merge_run(store.documents) == MergeRun(at=format_time(NOW + 2), ends=2)
 
 
 def test_a_note_of_a_run_that_cannot_be_read_is_made_anew(store: LocalStore) -> None:

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from fullsend_protocol.shared.units import format_time
 from fullsend_receiver.arrival.usage import InPart
+from fullsend_receiver.events.records import AlarmRaised
 from fullsend_receiver.maintenance.prune_records import Trouble
 from fullsend_receiver.maintenance.schedule import Survey
+from fullsend_receiver.monitor.alarm_events import alarm_changes
 from fullsend_receiver.monitor.alarms import AlarmFacts, Moment, age_of, find_alarms
 from fullsend_receiver.monitor.history import local_day
 from fullsend_receiver.monitor.overview import (
@@ -400,6 +402,16 @@ def test_a_prune_that_is_kept_from_its_work_is_critical() -> None:
         ("prune", "critical", "tank/home"),
         ("prune", "critical", None),
     ]
+
+
+def test_a_second_trouble_under_the_key_of_a_first_one_is_told() -> None:
+    said = [Trouble("merge: the run has not come to its end"), Trouble("prune: did not run: the clock")]
+    before = find_alarms(overview(dataset()), facts(troubles=said[:1]))
+    after = find_alarms(overview(dataset()), facts(troubles=said))
+    ((event, _level),) = alarm_changes(before, after)
+    assert isinstance(event, AlarmRaised)
+    assert said[1].text in event.text
+    assert not list(alarm_changes(after, before))
 
 
 # --- room

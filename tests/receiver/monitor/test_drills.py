@@ -14,6 +14,7 @@ from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.monitor.drills import drill_entries, note_drill, read_drills
 from fullsend_receiver.monitor.overview import Drill
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
 
 
@@ -100,13 +101,22 @@ def test_a_success_of_a_clock_that_was_ahead_is_none(store: LocalStore) -> None:
     assert read_drills(store, SENDER)["tank/a"].succeeded is not None
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"{", b"\xff", b"[]", b"null", b'{"tank/a": 5}', b'{"tank/a": {"guid": "1"}}']
-)
+@pytest.mark.parametrize("content", [b"", b'{"tank/a": 5}', b'{"tank/a": {"guid": "1"}}'])
 def test_file_that_says_nothing_makes_a_drill_look_older_and_no_more(store: LocalStore, content: bytes) -> None:
     plant(store, "s1", 1, dataset="tank/a")
     file_of(store).write_bytes(content)
     assert read_drills(store, SENDER) == {}
+    note_drill(holdings(store), SENDER, drilled("tank/a"))
+    assert set(read_drills(store, SENDER)) == {"tank/a"}
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b"null"])
+def test_a_spoilt_file_is_a_fault_until_the_next_drill(store: LocalStore, content: bytes) -> None:
+    plant(store, "s1", 1, dataset="tank/a")
+    file_of(store).write_bytes(content)
+    with pytest.raises(StoreError, match="is spoilt"):
+        read_drills(store, SENDER)
+    assert drill_entries(store, SENDER) == []  # a drill asks for them first
     note_drill(holdings(store), SENDER, drilled("tank/a"))
     assert set(read_drills(store, SENDER)) == {"tank/a"}
 

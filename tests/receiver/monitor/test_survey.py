@@ -139,6 +139,36 @@ def test_a_drill_that_has_failed_is_an_alarm_until_one_succeeds(watched: Watched
     assert overview.senders[0].datasets[0].drill == read_drills(watched.store, SENDER)["tank/data"]
 
 
+def test_an_alarm_of_a_drill_lasts_while_its_results_cannot_be_read(watched: Watched) -> None:
+    watched.push()
+    said = {"snapshot": "s1", "guid": "1", "compared": "files", "milliseconds": 1500, "raw_bytes": 10, "files": 3}
+    failed = Drilled.model_validate({"dataset": "tank/data", "ok": False, "text": "3 files differ", **said})
+    note_drill(watched.catalogues.current(SENDER), SENDER, failed)
+    assert watched.codes() == [("drill", "tank/data")]
+    path = watched.store.state / f"drills.{SENDER}.json"
+    path.write_bytes(b"{")
+    found = watched.look().alarms
+    assert [(each.code, each.dataset) for each in found] == [("drill", "tank/data"), ("unread", None)]
+    assert f"the results of its restore drills cannot be read: .state/{path.name} is spoilt" in found[1].text
+    note_drill(watched.catalogues.current(SENDER), SENDER, failed.model_copy(update={"ok": True}))
+    assert watched.codes() == []
+
+
+def test_a_full_that_is_far_too_small_is_compared_with_one_of_long_ago(watched: Watched) -> None:
+    """Where increments are merged, a dataset needs one full ever: 64 receptions later only its size is known."""
+    watched.settings = {"scrub_every": 1000 * DAY}
+    watched.push(raw_bytes=500 * GIB)
+    for _ in range(history.RECEPTIONS_MAX + 1):
+        watched.clocks.sleep(DAY)
+        watched.push(raw_bytes=GIB)
+        assert watched.codes() == []
+    watched.restart()
+    del watched.newest["tank/data"]  # its host has lost the base
+    watched.clocks.sleep(DAY)
+    watched.push(raw_bytes=1 << 20)
+    assert watched.codes() == [("shrunk", "tank/data")]
+
+
 def only(overview: Overview) -> DatasetOverview:
     ((dataset,),) = (one.datasets for one in overview.senders)
     return dataset
