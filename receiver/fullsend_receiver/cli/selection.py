@@ -9,7 +9,7 @@ from fullsend_protocol.format.names import is_aside, is_stream
 from fullsend_protocol.shared.errors import FullsendError, UsageError
 from fullsend_protocol.shared.units import printable
 from fullsend_protocol.wire.invitation import is_sender_name
-from fullsend_receiver.catalogue.streams import aside_of
+from fullsend_receiver.catalogue.streams import NoSuchStream, aside_of
 from fullsend_receiver.cli.inventory import read_inventory
 from fullsend_receiver.store.names import dataset_folder
 
@@ -80,7 +80,7 @@ def find_aside(store: Store, what: str) -> tuple[PurePosixPath, Manifest] | None
 def find(store: Store, what: str) -> tuple[Catalogue, StoredStream]:
     """Find the stream that SENDER/STREAM names; also by a whole `file`, as `list` prints it.
 
-    Raises: UsageError, NoSuchStream, AmbiguousStream.
+    Raises: UsageError, also if SENDER/STREAM is a dataset; NoSuchStream, AmbiguousStream.
     """
     sender, stream = split_name(what)
     if sender is None or stream is None:
@@ -90,4 +90,20 @@ def find(store: Store, what: str) -> tuple[Catalogue, StoredStream]:
     with contextlib.suppress(FullsendError):
         if is_stream(what):
             return catalogue, catalogue.find(sender, what)
-    return catalogue, catalogue.find(sender, stream)
+    try:
+        return catalogue, catalogue.find(sender, stream)
+    except NoSuchStream:
+        if "@" not in stream:
+            _check_no_dataset(store, what, sender, stream)
+        raise
+
+
+def _check_no_dataset(store: Store, what: str, sender: str, dataset: str) -> None:
+    """Check that SENDER/DATASET is not a dataset that has stored streams. Raises: UsageError, which names the last."""
+    stored = read_inventory(store, sender, dataset=dataset).select(sender, dataset)
+    if stored:
+        msg = (
+            f"{what} is a dataset: name a stream of it, such as {what}@{stored[-1].summary.snapshot}, which came last"
+            f" (`fullsendd list {what}` has all)"
+        )
+        raise UsageError(printable(msg))

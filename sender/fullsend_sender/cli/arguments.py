@@ -54,9 +54,9 @@ def command(
     return sub
 
 
-def receiver(sub: Parser) -> None:
-    """Add the option that chooses the receiver."""
-    sub.add_argument("--receiver", metavar="NAME", help="which receiver, if several are configured")
+def receiver(sub: Parser, text: str = "which receiver, if several are configured") -> None:
+    """Add the option that chooses the receiver. `text`: its help."""
+    sub.add_argument("--receiver", metavar="NAME", help=text)
 
 
 def retry_for(sub: Parser) -> None:

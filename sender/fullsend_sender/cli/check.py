@@ -19,7 +19,7 @@ def add(commands: Commands[Parser]) -> None:
     """Add the parser of the command."""
     sub = arguments.command(commands, "check", run, "check whether a push would work")
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
-    arguments.receiver(sub)
+    arguments.receiver(sub, "only this one; default: all that are configured")
 
 
 def run(args: argparse.Namespace) -> int:

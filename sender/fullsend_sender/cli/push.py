@@ -237,14 +237,8 @@ def _push_datasets(args: argparse.Namespace, settings: SenderSettings, outcome: 
         if args.receiver is not None:
             metrics.meant = frozenset([args.receiver])
         requests = _requests(args, settings)
-        metrics.meant = _meant(settings, *(name for name, _request in requests))
+        metrics.meant = frozenset(settings.meant(name for name, _request in requests))
         return runtime.run(push_all(requests, metrics))
-
-
-def _meant(settings: SenderSettings, *names: str | None) -> frozenset[str]:
-    """Return the receivers of these names. None: the configured one; if there is none, any may be meant."""
-    chosen = [name or settings.receiver for name in names]
-    return frozenset(settings.receivers if None in chosen else [name for name in chosen if name])
 
 
 def _requests(args: argparse.Namespace, settings: SenderSettings) -> _Requests:
@@ -300,7 +294,7 @@ def _push_stdin(args: argparse.Namespace, settings: SenderSettings, outcome: Run
     options = TransferOptions(chosen.level, settings.threads, throttle, settings.retry_for)
     sizes = {"size": args.size, "size_check": chosen.size_check}
     with recorded(settings, "push") as metrics:
-        metrics.meant = _meant(settings, None)
+        metrics.meant = frozenset(settings.meant([None]))
         endpoint = settings.endpoint()
         where = sys.stdin.fileno(), endpoint, identity
         with metrics.part(endpoint.name):

@@ -30,11 +30,13 @@ def run(args: argparse.Namespace) -> int:
     from fullsend_report.page import render
     from fullsend_sender.host import durable, runtime
     from fullsend_sender.monitor.report import ask, report_facts
-    from fullsend_sender.monitor.status import status
+    from fullsend_sender.monitor.status import look_here, status
     from fullsend_sender.zfs.commands import Zfs
 
     async def find() -> ReportFacts:
-        judged, receiver = await status(settings, endpoint, identity, Zfs(settings.zfs_command), [], max_age=None)
+        zfs = Zfs(settings.zfs_command)
+        where = settings, endpoint, identity, zfs, await look_here(zfs)
+        judged, receiver = await status(*where, patterns=[], max_age=None)
         return report_facts(await ask(endpoint, identity), judged, receiver)
 
     page = render(runtime.run(find()))

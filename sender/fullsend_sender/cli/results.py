@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from fullsend_protocol.wire.messages import Verdict
     from fullsend_sender.drill.run import DrillOutcome
     from fullsend_sender.host.config import SenderSettings
+    from fullsend_sender.monitor.all_receivers import ReceiverPart
     from fullsend_sender.monitor.check import Finding
     from fullsend_sender.monitor.prove import ProofOutcome
-    from fullsend_sender.monitor.status import BackupState, ReceiverState
     from fullsend_sender.restore.run import Restored, RestoreJob
     from fullsend_sender.transfer.pairing import Paired
     from fullsend_sender.transfer.send import Pushed
@@ -116,17 +116,17 @@ def print_stream(entry: StreamEntry, *, as_json: bool) -> None:
     print_lines([_json(facts)] if as_json else details(facts))
 
 
-def print_judged(judged: Sequence[BackupState], receiver: ReceiverState, *, as_json: bool, more: bool = False) -> None:
-    """Print the state of each dataset's backups, then of the receiver; without JSON, first a line with the worst for a
+def print_judged(parts: Sequence[ReceiverPart], *, as_json: bool, more: bool = False) -> None:
+    """Print the state of each dataset's backups, and of each receiver; without JSON, first a line with the worst for a
     monitoring system. `more`: more columns.
     """
     from fullsend_cli.tables import stdout_painter
     from fullsend_sender.cli import status_output
 
     if as_json:
-        print_lines(map(_json, [*(each.to_dict() for each in judged), receiver.to_dict()]))
+        print_lines(_json(facts) for part in parts for facts in part.to_dicts())
     else:
-        print_lines(status_output.lines(judged, receiver, stdout_painter(), more=more))
+        print_lines(status_output.lines(parts, stdout_painter(), more=more))
 
 
 def print_unknown(error: FullsendError, *, as_json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.shared.errors import FullsendError
 from fullsend_sender.cli import arguments
-from fullsend_sender.cli.configuration import read_all
+from fullsend_sender.cli.configuration import read_settings
 
 if TYPE_CHECKING:
     import argparse
@@ -35,23 +35,24 @@ def add(commands: Commands[Parser]) -> None:
         help="a name or a pattern; default: all that is stored and still here, and all that the configuration names",
     )
     sub.add_argument("--max-age", type=arguments.duration, metavar="AGE", help="older is critical, such as 26h")
-    sub.add_argument("--json", action="store_true", help="one JSON object a dataset, and one of the receiver")
-    arguments.receiver(sub)
+    sub.add_argument("--json", action="store_true", help="one JSON object a dataset, and one of each receiver")
+    arguments.receiver(sub, "only this one; default: each to which the configuration pushes, and its default one")
 
 
 def run(args: argparse.Namespace) -> int:
     """Judge. Returns: the exit code of a Nagios plugin."""
     from fullsend_sender.cli.results import print_judged, print_unknown
     from fullsend_sender.host import runtime
-    from fullsend_sender.monitor.status import status, worst
+    from fullsend_sender.host.identity import Identity
+    from fullsend_sender.monitor.all_receivers import ask_all, worst
     from fullsend_sender.zfs.commands import Zfs
 
     try:
-        settings, endpoint, identity = read_all(args)
-        zfs = Zfs(settings.zfs_command)
-        found = runtime.run(status(settings, endpoint, identity, zfs, args.dataset, max_age=args.max_age))
+        settings = read_settings(args)
+        identity, zfs = Identity.beside(args.config), Zfs(settings.zfs_command)
+        parts = runtime.run(ask_all(settings, identity, zfs, args.dataset, max_age=args.max_age))
     except FullsendError as error:
         print_unknown(error, as_json=args.json)
         return UNKNOWN
-    print_judged(*found, as_json=args.json, more=args.verbose)
-    return worst(*found)
+    print_judged(parts, as_json=args.json, more=args.verbose)
+    return worst(parts)

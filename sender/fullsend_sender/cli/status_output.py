@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING, Final
 from fullsend_cli.tables import Cell, Colour
 from fullsend_protocol.shared.exit_codes import NagiosState
 from fullsend_protocol.shared.units import format_duration, format_size, printable
-from fullsend_sender.monitor.status import headline, worst
+from fullsend_sender.monitor.all_receivers import headline, worst
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from fullsend_cli.tables import Painter
-    from fullsend_sender.monitor.status import BackupState, ReceiverState
+    from fullsend_sender.monitor.all_receivers import ReceiverPart
+    from fullsend_sender.monitor.status import BackupState
 
+_RECEIVER: Final = "RECEIVER"
 _HEADER: Final = ("DATASET", "NEWEST", "AGE", "STREAMS", "STORED", "DRILL", "STATE")
 _MORE: Final = ("CREATED", "RECEIVED", "UNCHANGED", "BROKEN", "GUID")
 _RIGHT: Final = frozenset({"AGE", "STREAMS", "STORED", "BROKEN"})
@@ -26,17 +28,22 @@ _COLOURS: Final = {
 }
 
 
-def lines(judged: Sequence[BackupState], receiver: ReceiverState, painter: Painter, *, more: bool) -> Iterator[str]:
-    """Yield the lines. The first is that of a monitoring system. `more`: more columns."""
-    yield _painted(headline(judged, receiver), worst(judged, receiver), painter)
-    yield from painter.table(
-        (*_HEADER, *(_MORE if more else ())), [_row(each, more=more) for each in judged], right=_RIGHT
-    )
-    for each in judged:
-        if each.why:
-            yield _painted(each.line(), each.state, painter)
-    for line in receiver.lines():
-        yield _painted(line, NagiosState[line.partition(" ")[0]], painter)
+def lines(parts: Sequence[ReceiverPart], painter: Painter, *, more: bool) -> Iterator[str]:
+    """Yield the lines. The first is that of a monitoring system. Where there are several receivers, all name theirs.
+    `more`: more columns.
+    """
+    alone = len(parts) == 1
+    yield _painted(headline(parts), worst(parts), painter)
+    rows = [
+        [*([] if alone else [Cell(printable(part.name))]), *_row(each, more=more)]
+        for part in parts
+        for each in part.judged
+    ]
+    heading = (*(() if alone else (_RECEIVER,)), *_HEADER, *(_MORE if more else ()))
+    yield from painter.table(heading, rows, right=_RIGHT)
+    for part in parts:
+        for line in part.lines(alone=alone):
+            yield _painted(line, NagiosState[line.partition(" ")[0]], painter)
 
 
 def _painted(line: str, state: NagiosState, painter: Painter) -> str:

@@ -39,7 +39,7 @@ from fullsend_sender.host.options import LEVEL_AUTO, RETRY_FOR, Endpoint, FullAf
 from fullsend_sender.zfs.selection import Selection, fits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 #: Each job takes the memory of a push (see `fullsend check`).
 JOBS_MAX: Final = 16
@@ -190,6 +190,8 @@ class SenderSettings(SendSettings):
     #: The options for sending from the environment and the command line, in this order: they override
     #: [datasets.PATTERN].
     _overrides: list[SendSettings] = PrivateAttr(default_factory=list)
+    #: The receiver that the environment or the command line names: a choice, where `receiver` of the file is a default.
+    _chosen: str | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _no_push_of_drills(self) -> Self:
@@ -204,10 +206,37 @@ class SenderSettings(SendSettings):
         """The datasets below which drills restore."""
         return () if self.drill_into is None else (self.drill_into,)
 
-    def endpoint(self, name: str | None = None) -> Endpoint:
-        """Return the receiver of this name; without a name the only or the configured one. Raises: UsageError."""
+    @property
+    def chosen_receiver(self) -> str | None:
+        """The receiver that the environment or the command line names; None: neither names one."""
+        return self._chosen or None
+
+    def meant(self, names: Iterable[str | None]) -> list[str]:
+        """Return the receivers of these names in the order of the file, then those that are not configured. None: the
+        default one; without a default, any may be meant.
+        """
+        named = dict.fromkeys(name or self.receiver or None for name in names)
+        configured = [name for name in self.receivers if None in named or name in named]
+        return configured + [name for name in named if name is not None and name not in self.receivers]
+
+    def watched(self) -> list[str]:
+        """Return the names of the receivers that answer for this host's backups: the chosen one, else those that
+        [[push]] names, and the default one. Where these do not say which, all. Raises: UsageError if none is
+        configured.
+        """
+        self._check_paired()
+        if self.chosen_receiver is not None:
+            return [self.chosen_receiver]
+        names = [table.receiver for table in self.push]
+        return self.meant([*names, None] if self.receiver or not names else names)
+
+    def _check_paired(self) -> None:
         if not self.receivers:
             raise UsageError("no receiver is configured: run `fullsend join INVITATION` to pair with one")
+
+    def endpoint(self, name: str | None = None) -> Endpoint:
+        """Return the receiver of this name; without a name the only or the configured one. Raises: UsageError."""
+        self._check_paired()
         name = name or self.receiver or (next(iter(self.receivers)) if len(self.receivers) == 1 else None)
         names = ", ".join(sorted(self.receivers))
         if name is None:
@@ -296,6 +325,7 @@ def _overlay(settings: SenderSettings, values: Mapping[str, object], spelling: C
         name = str(first["loc"][0]) if first["loc"] else "raw"  # what is wrong with a place as a whole
         raise UsageError(f"{spelling(name)}: {first['msg'].removeprefix('Value error, ')}") from None
     laid._overrides = [*settings._overrides, place]  # noqa: SLF001 - not for the file, so no field
+    laid._chosen = laid.receiver if "receiver" in others else settings._chosen  # noqa: SLF001 - the same
     return laid
 
 

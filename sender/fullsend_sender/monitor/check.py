@@ -65,10 +65,14 @@ async def check(
     *,
     timeouts: Timeouts = DEFAULT_TIMEOUTS,
 ) -> AsyncIterator[Finding]:
-    """Yield findings as they are made: first of this host, then of each receiver (or of the chosen one)."""
+    """Yield findings as they are made: first of this host, then of each receiver, or of the chosen one. A
+    default in the file is not a choice.
+    """
     try:
         settings = load(config, environ, arguments)
-        chosen = settings.receiver
+        if settings.receiver:
+            settings.endpoint()  # a default that is not paired is wrong, whichever receivers are looked at
+        chosen = settings.chosen_receiver
         endpoints = [settings.endpoint(name) for name in ([chosen] if chosen else settings.receivers or [None])]
     except FullsendError as error:
         yield _problem("configuration", error)

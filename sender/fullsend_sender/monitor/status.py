@@ -1,4 +1,4 @@
-"""`fullsend status`: the age of the backups, in the form of a monitoring plugin.
+"""The age of the backups at one receiver, in the form of a monitoring plugin.
 
 It judges the datasets that are stored, and those that the configuration wants pushed. A dataset that is stored and no
 longer here is critical, until `retired` in sender.toml names it. A renamed dataset is judged under its new name.
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
 #: Seconds by which two clocks may differ without a warning.
 _CLOCK_ERROR: Final = 86400.0
 _DAY: Final = 86400
-#: Names in the first line, which is all that many monitoring systems show.
-_NAMED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +65,19 @@ class BackupState:
         compared = " (no content compared)" if self.drill.compared == "guid" else ""
         return f"{f'ok{compared}' if self.drill.ok else 'FAILED'} {self.drill.at[:10]}"
 
-    def line(self) -> str:
-        """Return the line for a person."""
+    def line(self, receiver: str = "") -> str:
+        """Return the line for a person. `receiver`: its name, where several are asked."""
+        where = f"receiver {receiver}: " if receiver else ""
         age = "never" if self.age is None else f"{format_duration(self.age)} ago"
         what = (
             f"{self.about.streams} stored, {format_size(self.about.stored_bytes)}" if self.about else "nothing stored"
         )
         drill = f", drill {self.last_drill}" if self.drill else ""
         why = f": {self.why}" if self.why else ""
-        return printable(f"{self.state.name:<8}  {self.dataset}: {age}, {what}{drill}{why}")
+        return printable(f"{self.state.name:<8}  {where}{self.dataset}: {age}, {what}{drill}{why}")
 
     def to_dict(self) -> dict[str, object]:
-        """Return the JSON object of one dataset."""
+        """Return the JSON object of one dataset, without its receiver."""
         about = self.about.model_dump() if self.about else {}
         age = None if self.age is None else round(self.age)
         drill = None if self.drill is None else self.drill.model_dump(exclude={"dataset"})
@@ -155,11 +154,13 @@ async def status(
     endpoint: Endpoint,
     identity: Identity,
     zfs: Zfs,
-    patterns: Sequence[str],
+    here: LocalDatasets | None,
     *,
+    patterns: Sequence[str],
     max_age: float | None,
 ) -> tuple[list[BackupState], ReceiverState]:
-    """Ask the receiver, and judge. `patterns`: of datasets, none: all; `max_age`: in seconds, None: no limit.
+    """Ask the receiver, and judge. `here`: from look_here; `patterns`: of datasets, none: all; `max_age`: in seconds,
+    None: no limit.
 
     Returns: the state of each dataset, in the order of their names; and that of the receiver, whatever the patterns.
     Raises: Unreachable, PeerError, UsageError, ZfsError.
@@ -168,7 +169,6 @@ async def status(
         now, stored = await listing.statuses(link)
         receiver = ReceiverState(endpoint.name, await link.ask(messages.Check(), messages.Health))
     drills = await last_drills(endpoint, identity)
-    here = await _look(zfs)
     wanted: set[str] = set()
     failed: dict[str, FullsendError] = {}
     for table in settings.tables_for(endpoint.name):
@@ -186,11 +186,7 @@ async def status(
     old = set[str]() if here is None else {name for name in stored if name not in here.names}
     names = {name for name in stored if name not in old} | wanted | gone.keys()
     if patterns:
-        selection = Selection(tuple(patterns))
-        names = set(selection.choose([*stored, *wanted, *gone]))
-        unknown = selection.missing(sorted(names))
-        if unknown:
-            raise UsageError(f"{', '.join(unknown)}: nothing of that name is stored, or named by the configuration")
+        names = set(Selection(tuple(patterns)).choose([*stored, *wanted, *gone]))
     clock = parse_time(now) or time.time()
     ahead = time.time() - clock
     judged = []
@@ -209,7 +205,7 @@ async def status(
 
 
 @dataclass(frozen=True, slots=True)
-class _LocalDatasets:
+class LocalDatasets:
     """The datasets of this host. `names`: of all datasets; `failed`: by pool, why it cannot be listed."""
 
     pools: Pools
@@ -224,7 +220,7 @@ class _LocalDatasets:
 async def _find_gone(
     link: Link,
     zfs: Zfs,
-    here: _LocalDatasets,
+    here: LocalDatasets,
     missing: Sequence[str],
     stored: Mapping[str, messages.DatasetStatus],
     *,
@@ -249,7 +245,7 @@ async def _find_gone(
     return found
 
 
-async def _look(zfs: Zfs) -> _LocalDatasets | None:
+async def look_here(zfs: Zfs) -> LocalDatasets | None:
     """Return the datasets of this host; None if `zfs` fails: then all that is stored is judged."""
     try:
         there = await pools.look(zfs)
@@ -258,7 +254,7 @@ async def _look(zfs: Zfs) -> _LocalDatasets | None:
         return None
     if failed and not names and all(there.obstacle(pool) is None for pool in failed):
         return None  # `zfs` gives no permission to ask
-    return _LocalDatasets(there, set(names), failed)
+    return LocalDatasets(there, set(names), failed)
 
 
 def judge(
@@ -325,33 +321,3 @@ def _doubts(about: messages.DatasetStatus, begun: float | None, ahead: float) ->
             f"@{about.snapshot} says that it was taken {about.created}, and came {about.begun}: an older snapshot was"
             " pushed, or a clock was wrong"
         )
-
-
-def worst(judged: Sequence[BackupState], receiver: ReceiverState) -> NagiosState:
-    """Return the worst state; without any dataset it is UNKNOWN."""
-    return max(receiver.state, *(each.state for each in judged)) if judged else NagiosState.UNKNOWN
-
-
-def headline(judged: Sequence[BackupState], receiver: ReceiverState) -> str:
-    """Return the one line that a monitoring system shows: the state, the worst datasets by name, and what the receiver
-    reports.
-    """
-    state = worst(judged, receiver)
-    said = []
-    bad = sorted((each for each in judged if each.state is not NagiosState.OK), key=lambda each: -each.state)
-    if bad:
-        named = "; ".join(f"{each.dataset}: {each.why}" for each in bad[:_NAMED])
-        more = f"; {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-        said.append(f"{len(bad)} of {plural(len(judged), 'dataset')}: {named}{more}")
-    if receiver.findings:
-        first, *others = receiver.findings
-        said.append(f"receiver {receiver.name}: {first}{f'; {len(others)} more' if others else ''}")
-    if not judged:
-        said.insert(0, "nothing is stored")
-    elif not bad:
-        oldest = max(judged, key=lambda each: each.age or 0.0)
-        said.append(
-            f"{plural(len(judged), 'dataset')}, the oldest backup is of"
-            f" {format_duration(oldest.age or 0.0)} ago ({oldest.dataset})"
-        )
-    return printable(f"{state.name}: {'; '.join(said)}")

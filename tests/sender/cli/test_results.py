@@ -16,6 +16,7 @@ from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.exit_codes import Exit, NagiosState
 from fullsend_protocol.wire import messages
 from fullsend_sender.cli import results
+from fullsend_sender.monitor.all_receivers import ReceiverPart
 from fullsend_sender.monitor.check import Finding
 from fullsend_sender.monitor.prove import ProofOutcome, StoredCopy
 from fullsend_sender.monitor.status import BackupState, ReceiverState
@@ -104,13 +105,14 @@ def test_one_stream(out: Any) -> None:
 def test_judged(out: Any) -> None:
     judged = [BackupState("tank/a", NagiosState.CRITICAL, None, None, "it has never been pushed")]
     receiver = ReceiverState("nas", messages.Health(program="x", free_bytes=1, problems=["pushes are refused"]))
-    results.print_judged(judged, receiver, as_json=False)
+    parts = [ReceiverPart(receiver, judged)]
+    results.print_judged(parts, as_json=False)
     first, *table, line, more = out()
     assert first == "CRITICAL: 1 of 1 dataset: tank/a: it has never been pushed; receiver nas: pushes are refused"
     assert [row.split()[0] for row in table] == ["DATASET", "tank/a"]
     assert (line, [more]) == (judged[0].line(), list(receiver.lines()))
-    results.print_judged(judged, receiver, as_json=True)
-    assert [json.loads(line) for line in out()] == [judged[0].to_dict(), receiver.to_dict()]
+    results.print_judged(parts, as_json=True)
+    assert [json.loads(line) for line in out()] == [{"receiver": "nas", **judged[0].to_dict()}, receiver.to_dict()]
 
 
 def test_unknown(out: Any) -> None:

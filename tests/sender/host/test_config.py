@@ -164,6 +164,41 @@ def test_choosing_a_receiver() -> None:
     assert two.model_copy(update={"receiver": "nas"}).endpoint().name == "nas"
 
 
+def test_a_choice_is_no_default(tmp_path: Path) -> None:
+    path = write(tmp_path, f'receiver = "nas"\n{TABLE}')
+    assert load(path, {}, {"level": 9}).chosen_receiver is None
+    assert load(path, {"FULLSEND_RECEIVER": "far"}, {"level": 9}).chosen_receiver == "far"
+    assert load(path, {"FULLSEND_RECEIVER": "far"}, {"receiver": "nas"}).chosen_receiver == "nas"
+    assert load(path, {"FULLSEND_RECEIVER": ""}, {}).chosen_receiver is None
+
+
+@pytest.mark.parametrize(
+    ("default", "pushed_to", "watched"),
+    [
+        (None, [], ["nas", "far"]),  # nobody says which
+        ("nas", [], ["nas"]),
+        ("nas", [None, "far"], ["nas", "far"]),
+        ("far", ["nas"], ["nas", "far"]),
+        (None, ["far"], ["far"]),
+        (None, ["far", None], ["nas", "far"]),  # the second may mean any
+        ("nas", ["misspelt", "far"], ["nas", "far", "misspelt"]),
+    ],
+)
+def test_which_receivers_answer_for_the_backups(
+    tmp_path: Path, default: str | None, pushed_to: list[str | None], watched: list[str]
+) -> None:
+    top = f'receiver = "{default}"\n' if default else ""
+    tables = [f'[[push]]\ndatasets = ["tank"]\n{f"receiver = {name!r}" if name else ""}\n' for name in pushed_to]
+    path = write(tmp_path, f"{top}{TABLE}{TABLE.replace('nas', 'far')}{''.join(tables)}")
+    assert load(path, {}, {}).watched() == watched
+    assert load(path, {}, {"receiver": "far"}).watched() == ["far"]
+
+
+def test_without_a_receiver_nothing_can_be_watched() -> None:
+    with pytest.raises(UsageError, match="no receiver is configured: run `fullsend join"):
+        SenderSettings().watched()
+
+
 def test_when_a_chain_is_too_long(tmp_path: Path) -> None:
     text = """
 full-after = { age = "90d" }

@@ -83,6 +83,18 @@ async def test_every_receiver_is_looked_at_and_one_if_chosen(configure: Configur
     assert [f.what for f in found if f.outcome] == ["two"]
 
 
+async def test_a_default_in_the_file_is_not_a_choice(configure: Configure) -> None:
+    """`check` looked at the default receiver alone, and was content while the other was dead."""
+    away = [Endpoint(name, "127.0.0.1", free_port(), "00" * 32) for name in ("one", "two")]
+    config = configure(*away, more='receiver = "one"\n')
+    assert [f.what for f in await findings(config) if f.outcome] == ["one", "two"]
+    assert [f.what for f in await findings(config, receiver="two") if f.outcome] == ["two"]
+    chosen = [found async for found in check(config, {"FULLSEND_RECEIVER": "two"}, {})]
+    assert [f.what for f in chosen if f.outcome] == ["two"]
+    (found,) = await findings(configure(*away, more='receiver = "three"\n'))
+    assert found.line() == "problem configuration: no receiver 'three' is configured: there are one, two"
+
+
 async def test_configuration_is_missing_or_empty(configure: Configure, tmp_path: Path) -> None:
     (found,) = await findings(str(tmp_path / "none.toml"))
     assert (found.what, found.outcome) == ("configuration", Exit.USAGE)
