@@ -156,12 +156,12 @@ def decide(
     for same in equal if target is None else [target]:
         # A dataset that is stored only under another name (it was renamed, or this is a replica) gets a small
         # increment. Then it can be restored by its name, and `status` knows its age.
-        if stored.get(same.guid, stream_class, None if target else dataset.name):
+        if stored.get(same.guid, stream_class, dataset.name):
             return NothingToSend(dataset, same, still=same in equal)
     if found is None:
         repair = _what_is_damaged(stored.damaged(dataset.name, stream_class))
         reason = f"{repair}, and this host cannot send it again" if repair else ""
-        reason = reason or _why_full(dataset, stored, stream_class)
+        reason = reason or _why_full(dataset, stored, stream_class, target)
         return PlannedSend(dataset, target, None, "@", options, reason, repair=repair)
     point, mark, base = found
     grown = why_too_long(how.full_after, stored.chain(base), now - point.created)
@@ -272,7 +272,7 @@ def find_begun(
             continue
         if partial.base_guid is not None and base is None:
             continue
-        if stored.get(partial.guid, stream_class):
+        if stored.get(partial.guid, stream_class, dataset.name):
             continue
         if newest is not None and newest[0].createtxg > target.createtxg and naming.snapshot_receiver(target.name):
             continue
@@ -379,7 +379,10 @@ def last_common(dataset: Dataset, stored: StoredBases) -> str | None:
     return next((point.guid for point in reversed(points) if stored.classes(point.guid)), None)
 
 
-def _why_full(dataset: Dataset, stored: StoredBases, stream_class: StreamClass) -> str:
+def _why_full(dataset: Dataset, stored: StoredBases, stream_class: StreamClass, target: Snapshot | None) -> str:
+    elsewhere = None if target is None else stored.get(target.guid, stream_class)
+    if target is not None and elsewhere is not None:
+        return f"@{target.name} is stored only as one of {elsewhere.dataset}, and nothing that is older"
     other = {
         one
         for point in (*dataset.snapshots, *dataset.bookmarks)

@@ -456,6 +456,29 @@ def test_what_excludes_all_that_it_names_pushes_nothing(
         assert (done.returncode, words in done.stdout + done.stderr) == (1, True)
 
 
+@pytest.mark.slow
+def test_a_named_snapshot_of_a_replica_is_known_by_its_own_name(
+    host: tuple[programs.Receiver, programs.Sender, FakeZfs],
+) -> None:
+    """`push` said that it is stored, because it was one of its original. Nothing knew the replica."""
+    _receiver, sender, fake = host
+    fake.create("tank")
+    fake.create("tank/home")
+    for name in ("mon", "tue"):
+        fake.change("tank/home")
+        fake.snapshot(f"tank/home@{name}")
+        sender.push(f"tank/home@{name}")
+    fake.replicate("tank/home", "tank/copy")
+    for name, kind in (("tue", "incremental"), ("mon", "full")):
+        (pushed,) = sender.push(f"tank/copy@{name}")
+        assert (pushed["dataset"], pushed["snapshot"], pushed["kind"]) == ("tank/copy", name, kind)
+        programs.good(sender.fullsend("restore", "-n", f"tank/copy@{name}", "--into", "tank/back"))
+        assert sender.push(f"tank/copy@{name}") == []
+    assert {row["dataset"] for row in sender.list()} == {"tank/home", "tank/copy"}
+    programs.good(sender.fullsend("restore", "tank/copy@tue", "--into", "tank/back"))
+    assert said(sender, 0, "tank/copy")[0].startswith("OK: 1 dataset")
+
+
 def test_what_cannot_be_told_is_unknown(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:
     receiver, sender, _fake = host
     assert sender.fullsend("status", "--max-age", "soon").returncode == 3

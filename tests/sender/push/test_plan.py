@@ -119,6 +119,16 @@ def test_a_snapshot_that_is_named() -> None:
         decide(dataset(), PLAIN, stored, snapshot="thu")
 
 
+def test_a_named_snapshot_that_is_stored_of_another_dataset() -> None:
+    """The dataset was renamed, or is a replica: nothing could be restored by the name that was pushed."""
+    elsewhere = StoredBases([base(101, dataset="tank/old"), base(102, dataset="tank/old")])
+    send = sent(decide(dataset(), PLAIN, elsewhere, snapshot="tue"))
+    assert (send.snapshot, send.base, send.reason) == (TUESDAY, MONDAY, "")
+    send = sent(decide(dataset(), PLAIN, elsewhere, snapshot="mon"))
+    assert (send.base, send.reason) == (None, "@mon is stored only as one of tank/old, and nothing that is older")
+    assert isinstance(decide(dataset(), PLAIN, StoredBases([base(101)]), snapshot="mon"), NothingToSend)
+
+
 @pytest.mark.parametrize(
     ("about", "how", "options"),
     [
@@ -269,9 +279,9 @@ def test_what_is_stored_by_now_needs_no_finishing() -> None:
     found = find_begun(dataset(), PLAIN, stored, entries)
     assert found is not None
     assert found[1].snapshot == "tue"
-    assert find_begun(dataset(), PLAIN, StoredBases([base(103, flags="Lewp")]), entries) == find_begun(
-        dataset(), PLAIN, NONE, entries
-    )
+    for other in ({"flags": "Lewp"}, {"dataset": "tank/original"}):
+        found = find_begun(dataset(), PLAIN, StoredBases([base(103, **other)]), entries)
+        assert found == find_begun(dataset(), PLAIN, NONE, entries)
 
 
 def test_an_own_snapshot_that_is_older_than_what_is_stored_is_not_finished() -> None:
