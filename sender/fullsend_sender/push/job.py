@@ -107,7 +107,8 @@ class PushPlan:
 @dataclass(slots=True)
 class PushSummary:
     """What was done. `failures`: by name, in their order; `still`: the names of the datasets that are unchanged;
-    `chosen`: of those that were selected; `current`: of those of which the receiver has what was to be pushed.
+    `chosen`: of those that were selected; `current`: of those of which the receiver has what was to be pushed; `piles`:
+    by name, why not one of the dataset's outdated snapshots could be destroyed.
     """
 
     pushed: int = 0
@@ -117,6 +118,7 @@ class PushSummary:
     still: list[str] = field(default_factory=list, compare=False)
     chosen: set[str] = field(default_factory=set, compare=False)
     current: set[str] = field(default_factory=set, compare=False)
+    piles: dict[str, FullsendError] = field(default_factory=dict, compare=False)
 
     def line(self, receiver: str) -> str:
         """Return the line for a person."""

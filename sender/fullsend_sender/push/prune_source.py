@@ -14,10 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from fullsend_protocol.format.manifest import PartialEntry
+    from fullsend_protocol.shared.errors import FullsendError
     from fullsend_sender.push.job import PushItem, PushJob
     from fullsend_sender.zfs.inventory import Dataset, Snapshot
 
 _log: Final = logging.getLogger("fullsend.push")
+
+#: Outdated snapshots of a dataset that pile up, if none can be destroyed. A single one may have a clone, on purpose.
+_PILE: Final = 2
 
 
 class EndedPush(NamedTuple):
@@ -31,13 +35,18 @@ class EndedPush(NamedTuple):
 
 
 async def prune_source(
-    job: PushJob, ended: Sequence[EndedPush], partials: Sequence[PartialEntry], tag: str
+    job: PushJob,
+    ended: Sequence[EndedPush],
+    partials: Sequence[PartialEntry],
+    tag: str,
+    piles: dict[str, FullsendError],
 ) -> list[tuple[str, Exception]]:
     """Release holds that are no longer needed, and destroy fullsend's outdated snapshots and bookmarks.
 
     `ended`: streams whose datasets are all different, and of one pool; `partials`: the partial streams when this run
     began. Their snapshots stay, and stay held; so do those of a stream that is not stored. `tag`: of this run's holds.
-    A failure of `zfs` here does not fail the push, nor keep other datasets from this: the next run tries again.
+    A failure of `zfs` here does not fail the push, nor keep other datasets from this: the next run tries again. `piles`
+    gets, by its name, each dataset of whose outdated snapshots, two or more, none could be destroyed; with the reason.
 
     Returns: by the streams' datasets, the errors of other classes, which are failures of one dataset each.
     """
@@ -53,11 +62,11 @@ async def prune_source(
     except Exception as error:  # noqa: BLE001 - of any class, it is a failure of one dataset
         if len(ended) == 1:
             return [(ended[0].item.name, error)]
-        return [failure for each in ended for failure in await prune_source(job, [each], partials, tag)]
+        return [failure for each in ended for failure in await prune_source(job, [each], partials, tag, piles)]
     failures: list[tuple[str, Exception]] = []
     for each, of in zip(ended, needed, strict=True):
         try:
-            await _destroy_outdated(job, each, of)
+            await _destroy_outdated(job, each, of, piles)
         except Exception as error:  # noqa: BLE001 - as above
             failures.append((each.item.name, error))
     return failures
@@ -68,7 +77,9 @@ def _partials_left(ended: EndedPush, partials: Sequence[PartialEntry]) -> Sequen
     return [each for each in partials if (each.dataset, each.snapshot) != own] if ended.stored else partials
 
 
-async def _destroy_outdated(job: PushJob, ended: EndedPush, needed: retention.Needed) -> None:
+async def _destroy_outdated(
+    job: PushJob, ended: EndedPush, needed: retention.Needed, piles: dict[str, FullsendError]
+) -> None:
     item = ended.item
     base = item.send.base
     common = {item.common, base.guid if base else None}
@@ -80,8 +91,11 @@ async def _destroy_outdated(job: PushJob, ended: EndedPush, needed: retention.Ne
         old = retention.outdated_snapshots(dataset, job.receiver, item.options.keep, needed, common)
         if not ended.stored and job.request.package:
             old = []  # it may have arrived in part
-        for error in (await job.zfs.destroy_snapshots(dataset.name, [each.name for each in old])).values():
+        errors = list((await job.zfs.destroy_snapshots(dataset.name, [each.name for each in old])).values())
+        for error in errors:
             _not_cleaned_up(dataset.name, error)
+        if len(errors) == len(old) >= _PILE:
+            piles[dataset.name] = errors[0]
         # Even if they could not be destroyed: nothing must build on them any more.
         dataset.snapshots = [each for each in dataset.snapshots if each not in old]
         for mark in retention.outdated_bookmarks(dataset, job.receiver, needed):

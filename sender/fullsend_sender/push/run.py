@@ -29,6 +29,7 @@ from fullsend_protocol.shared.errors import (
     Unreachable,
 )
 from fullsend_protocol.shared.stages import StageWaits
+from fullsend_protocol.shared.units import plural
 from fullsend_protocol.wire import messages
 from fullsend_sender.host.failures import UnexpectedError, as_failure, log_failure
 from fullsend_sender.host.locks import locks
@@ -76,8 +77,20 @@ async def push(job: PushJob, done: Callable[[Pushed], None], summary: PushSummar
     nothing new was begun.
     """
     summary = PushSummary() if summary is None else summary
-    await _push(job, summary, done)
+    try:
+        await _push(job, summary, done)
+    finally:
+        _warn_of_piles(summary)
     return summary
+
+
+def _warn_of_piles(summary: PushSummary) -> None:
+    """Log, in one line, where outdated snapshots pile up. It fails no push."""
+    if summary.piles:
+        first, why = next(iter(summary.piles.items()))
+        others = f", and {plural(len(summary.piles) - 1, 'other dataset')}" if len(summary.piles) > 1 else ""
+        text = "outdated snapshots pile up, because not one can be destroyed"
+        _log.warning("%s%s: %s: %s; end what keeps them, or permit it (zfs allow)", first, others, text, why)
 
 
 class _Asked(NamedTuple):
@@ -178,6 +191,7 @@ async def _finish(
     await _Run(job, begun, tried, done, finishing=True).run()
     summary.pushed += tried.pushed
     summary.stored += tried.stored
+    summary.piles |= tried.piles
     away = False
     named = {item.name for item in begun.items if chosen.targets[item.name].snapshot is not None}
     summary.current |= tried.current & named  # of the others something newer is sent
@@ -300,7 +314,7 @@ class _Run:
             if pool in {*self._read_only, *self._unusable}:
                 continue  # nothing can be changed in this pool
             try:
-                pruning = prune_source(self._job, of_it, self._plan.partials, self._tag)
+                pruning = prune_source(self._job, of_it, self._plan.partials, self._tag, self._summary.piles)
                 for name, error in await while_usable(self._zfs, pool, pruning):
                     self._fail(name, error)
             except PoolError as error:

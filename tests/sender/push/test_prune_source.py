@@ -78,7 +78,31 @@ async def test_foreign_snapshots_are_left_alone(host: Host) -> None:
 
 
 @pytest.mark.slow
-async def test_a_clone_keeps_one_snapshot_and_no_other(host: Host) -> None:
+async def test_a_pile_of_outdated_snapshots_is_a_warning(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """Such as without the permission. A push is not to fail for that, nor to keep silent about it for a year."""
+    for name in ("tank/a", "tank/b"):
+        host.fake.create(name)
+    host.fake.fail("destroy", "cannot destroy snapshots: permission denied")
+    said: list[list[str]] = []
+    for night in range(6):
+        caplog.clear()
+        if night == 5:
+            host.fake.mend()
+        for name in ("tank/a", "tank/b"):
+            host.fake.change(name)
+        assert await host.push("tank/a", "tank/b", settings={"keep": 1}) == PushSummary(pushed=2)
+        said.append([each.getMessage() for each in caplog.records if each.levelno == logging.WARNING])
+    assert [len(lines) for lines in said] == [0, 0, 1, 1, 1, 0]  # of one snapshot, something else may be the reason
+    assert said[4][0].startswith(
+        "tank/a, and 1 other dataset: outdated snapshots pile up, because not one can be destroyed: "
+    )
+    assert "cannot destroy snapshots: permission denied" in said[4][0]
+    assert said[4][0].endswith("; end what keeps them, or permit it (zfs allow)")
+    assert [len(host.fake.names("snapshots", name)) for name in ("tank/a", "tank/b")] == [1, 1]
+
+
+@pytest.mark.slow
+async def test_a_clone_keeps_one_snapshot_and_no_other(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     host.fake.create("tank/a")
     await host.push("tank/a")
     (cloned,) = host.fake.names("snapshots", "tank/a")
@@ -89,6 +113,7 @@ async def test_a_clone_keeps_one_snapshot_and_no_other(host: Host) -> None:
     names = host.fake.names("snapshots", "tank/a")
     assert (names[0], len(names)) == (cloned, 3)
     assert len(host.fake.names("bookmarks", "tank/a")) == 2
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]  # it is on purpose
 
 
 async def test_a_run_that_was_killed_after_its_receipt(host: Host) -> None:
