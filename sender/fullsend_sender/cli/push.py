@@ -259,7 +259,7 @@ def _requests(args: argparse.Namespace, settings: SenderSettings) -> _Requests:
         if args.recursive or args.package or args.exclude:
             raise UsageError("-r, -R and --exclude need a DATASET; without one the configuration decides")
         for table in settings.push:
-            receiver = table.receiver or settings.receiver
+            receiver = settings.receiver_name(table.receiver)
             if args.receiver in {None, receiver}:
                 targets.setdefault(receiver, []).append(PushTarget(table.selection, None, table))
         if not targets:

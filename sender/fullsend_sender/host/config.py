@@ -211,11 +211,17 @@ class SenderSettings(SendSettings):
         """The receiver that the environment or the command line names; None: neither names one."""
         return self._chosen or None
 
+    def receiver_name(self, name: str | None = None) -> str | None:
+        """Return the receiver that is meant by this name; without a name the default or the only one. None: there are
+        several, and nothing chooses one.
+        """
+        return name or self.receiver or (next(iter(self.receivers)) if len(self.receivers) == 1 else None)
+
     def meant(self, names: Iterable[str | None]) -> list[str]:
         """Return the receivers of these names in the order of the file, then those that are not configured. None: the
         default one; without a default, any may be meant.
         """
-        named = dict.fromkeys(name or self.receiver or None for name in names)
+        named = dict.fromkeys(map(self.receiver_name, names))
         configured = [name for name in self.receivers if None in named or name in named]
         return configured + [name for name in named if name is not None and name not in self.receivers]
 
@@ -237,7 +243,7 @@ class SenderSettings(SendSettings):
     def endpoint(self, name: str | None = None) -> Endpoint:
         """Return the receiver of this name; without a name the only or the configured one. Raises: UsageError."""
         self._check_paired()
-        name = name or self.receiver or (next(iter(self.receivers)) if len(self.receivers) == 1 else None)
+        name = self.receiver_name(name)
         names = ", ".join(sorted(self.receivers))
         if name is None:
             raise UsageError(f"several receivers are configured ({names}): choose one with --receiver NAME")

@@ -13,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests import streams
+from tests import forked, streams
+from tests.fakezfs import FakeZfs
 from tests.programs import free_port
 from tests.promtool import complaints
 from tests.sender.command import AWAY, RAW, Ended, Fullsend, answering, taking
-from tests.sender.peer import Peer, receipt_of, receiving
+from tests.sender.peer import Keeper, Peer, receipt_of, receiving
 from tests.sender.transfer.test_pipeline import large
 
 from fullsend_protocol.format.metrics_text import parse_samples
@@ -148,6 +149,26 @@ async def test_metrics_tell_of_a_run_that_found_nothing_to_push(fullsend: Fullse
     assert ended.code == 2
     found = {each.name: each.value for each in parse_samples(path.read_text(encoding="utf-8"))}
     assert found["fullsend_run_last_exit_code"] == 2
+
+
+async def test_two_tables_that_mean_one_receiver_are_one_run(
+    config: Callable[[Endpoint], str], receiver_identity: Identity, tmp_path: Path
+) -> None:
+    """One names it, and the other means it as the only one. The success of the later table hid the failure."""
+    fake = FakeZfs.make(tmp_path / "zfs")
+    fake.create("tank/a")
+    metrics = tmp_path / "fullsend.prom"
+    async with receiving(receiver_identity, always=Keeper()) as receiver:
+        path = Path(config(receiver.endpoint))
+        top = f'zfs-command = "{fake.program}"\nmetrics-file = "{metrics}"\n'
+        tables = '[[push]]\ndatasets = ["tank/none"]\n[[push]]\ndatasets = ["tank/a"]\nreceiver = "nas"\n'
+        path.write_text(f"{top}{path.read_text(encoding='utf-8')}{tables}", encoding="utf-8")
+        env = {**os.environ, "FULLSEND_CONFIG": str(path)}
+        done = await asyncio.to_thread(forked.run, "fullsend_sender", ["push", "-v"], env)
+    assert (done.returncode, done.stderr.count(b"nas: 1 pushed, 1 FAILED")) == (1, 1)
+    found = {each.name: each.value for each in parse_samples(metrics.read_text(encoding="utf-8"))}
+    assert found["fullsend_run_last_exit_code"] == 1
+    assert "fullsend_run_last_success_timestamp_seconds" not in found
 
 
 async def test_a_package_leaves_nothing_out(fullsend: Fullsend) -> None:

@@ -162,6 +162,11 @@ def test_choosing_a_receiver() -> None:
         two.endpoint("x")
     assert two.endpoint("far").name == "far"
     assert two.model_copy(update={"receiver": "nas"}).endpoint().name == "nas"
+    one = SenderSettings(receivers={"nas": NAS})
+    assert [each.receiver_name() for each in (none, two, one, two.model_copy(update={"receiver": "far"}))] == [
+        *(None, None, "nas", "far")
+    ]
+    assert [each.receiver_name("x") for each in (none, two, one)] == ["x", "x", "x"]
 
 
 def test_a_choice_is_no_default(tmp_path: Path) -> None:
