@@ -69,7 +69,12 @@ def retry_for(sub: Parser) -> None:
 def exclude(sub: Parser) -> None:
     """Add the option that leaves datasets out of a tree."""
     sub.add_argument(
-        "--exclude", action="append", default=[], metavar="PATTERN", help="without these, and what is below them"
+        "--exclude",
+        type=pattern,
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="without these, and what is below them",
     )
 
 
@@ -90,6 +95,16 @@ def size(text: str) -> int:
     try:
         return parse_size(text)
     except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def pattern(text: str) -> str:
+    """Check a name or pattern of datasets for argparse, as `size`."""
+    from fullsend_sender.zfs.selection import check_pattern
+
+    try:
+        return check_pattern(text)
+    except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 

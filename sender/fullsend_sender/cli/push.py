@@ -251,9 +251,7 @@ def _requests(args: argparse.Namespace, settings: SenderSettings) -> _Requests:
         dataset, at, snapshot = named.partition("@")
         if not dataset or (at and not snapshot) or "@" in snapshot or "#" in named:
             raise UsageError(f"{named!r} is not DATASET or DATASET@SNAPSHOT")
-        # What a drill restores is stored already.
-        scratch = [each for each in settings.scratch if each != dataset]
-        selection = Selection((dataset,), args.recursive, (*args.exclude, *scratch))
+        selection = Selection((dataset,), args.recursive, tuple(args.exclude), settings.drill_into)
         targets.setdefault(None, []).append(PushTarget(selection, snapshot or None))
     if not args.dataset:
         if args.recursive or args.package or args.exclude:

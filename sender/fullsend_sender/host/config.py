@@ -36,7 +36,7 @@ from fullsend_protocol.shared.settings import CommandLine, Duration, MetricsFile
 from fullsend_protocol.stream.chunks import LEVEL_MAX, LEVEL_MIN
 from fullsend_protocol.wire.invitation import ADDRESSES_MAX
 from fullsend_sender.host.options import LEVEL_AUTO, RETRY_FOR, Endpoint, FullAfter, LevelSetting, SendOptions
-from fullsend_sender.zfs.selection import Selection, fits
+from fullsend_sender.zfs.selection import Selection, check_pattern, fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -68,12 +68,6 @@ def _addresses(said: object) -> object:
     return said
 
 
-def _pattern(text: str) -> str:
-    if not text or "@" in text or "#" in text or text.startswith("/") or text.endswith("/"):
-        raise ValueError(f"{text!r} is not a name or pattern of datasets, such as tank/home or tank/vm/*")
-    return text
-
-
 def _level(value: object) -> object:
     """Return a level from the file, the environment or the command line."""
     if value == LEVEL_AUTO:
@@ -87,7 +81,7 @@ def _level(value: object) -> object:
     return level
 
 
-Pattern = Annotated[str, AfterValidator(_pattern)]
+Pattern = Annotated[str, AfterValidator(check_pattern)]
 
 
 class ReceiverTable(Settings):
@@ -151,10 +145,13 @@ class PushSettings(SendSettings):
     exclude: list[Pattern] = Field(default_factory=list)
     receiver: str | None = None
 
+    #: SenderSettings.drill_into.
+    _drill_place: str | None = PrivateAttr(default=None)
+
     @property
     def selection(self) -> Selection:
         """The datasets that it selects."""
-        return Selection(tuple(self.datasets), self.recursive, tuple(self.exclude))
+        return Selection(tuple(self.datasets), self.recursive, tuple(self.exclude), self._drill_place)
 
 
 class RunHooks(Settings):
@@ -195,16 +192,10 @@ class SenderSettings(SendSettings):
 
     @model_validator(mode="after")
     def _no_push_of_drills(self) -> Self:
-        """Leave the scratch place out of each push that does not name it: what a drill restores is stored already."""
+        """Leave the place of drills out of each push that does not name it. What is below it may need a backup."""
         for table in self.push:
-            left_out = [each for each in self.scratch if each not in {*table.datasets, *table.exclude}]
-            table.exclude.extend(left_out)
+            table._drill_place = self.drill_into  # noqa: SLF001 - not for the file, so no field
         return self
-
-    @property
-    def scratch(self) -> tuple[str, ...]:
-        """The datasets below which drills restore."""
-        return () if self.drill_into is None else (self.drill_into,)
 
     @property
     def chosen_receiver(self) -> str | None:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import stat
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fullsend_protocol.shared import limits
@@ -23,16 +23,16 @@ from fullsend_sender.host.identity import Identity
 from fullsend_sender.host.options import LEVEL_AUTO, Endpoint
 from fullsend_sender.monitor.chains import endless_chains, hints
 from fullsend_sender.push.job import PushJob, PushRequest, PushTarget
-from fullsend_sender.push.targets import ALL_EXCLUDED, ChosenDatasets, choose, gone
+from fullsend_sender.push.targets import ALL_EXCLUDED, RULED_OUT, ChosenDatasets, choose, gone
 from fullsend_sender.transfer.link import DEFAULT_TIMEOUTS, Timeouts, connect
 from fullsend_sender.transfer.listing import bases, statuses
 from fullsend_sender.transfer.memory import default_threads, push_memory
 from fullsend_sender.zfs import pools
 from fullsend_sender.zfs.commands import Zfs
-from fullsend_sender.zfs.selection import fits
+from fullsend_sender.zfs.selection import fits, is_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from fullsend_protocol.wire.messages import Base
     from fullsend_sender.host.options import FullAfter
@@ -132,13 +132,23 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
             if pattern.partition("/")[0] in failed:
                 continue
             yield Finding("push", Exit.FAILED, f"{pattern}: there is no such dataset")
+        for pattern in table.exclude:
+            if any(fits(name, pattern) for name in names):
+                continue
+            if not failed or not (is_pattern(pattern) or pattern.partition("/")[0] in failed):
+                text = f"exclude {pattern}: it matches no dataset, so it leaves nothing out"
+                yield Finding("push", Exit.OK, text, warning=True)
         try:
             receiver = settings.endpoint(table.receiver).name
         except FullsendError as error:
             yield _problem("push", error)
             continue
         meant, named = selection.choose(names), ", ".join(table.datasets)
-        if not meant and not selection.missing(names) and not failed:
+        ruled_out = selection.ruled_out(names)
+        pushed = {name for other in settings.tables_for(receiver) for name in other.selection.choose(names)}
+        for name in (name for name in ruled_out if name not in pushed):
+            yield Finding("push", Exit.FAILED, f"{name}: {RULED_OUT}")
+        if not meant and not selection.missing(names) and not ruled_out and not failed:
             yield Finding("push", Exit.FAILED, f"{named}: {ALL_EXCLUDED}")
             continue
         yield Finding("push", Exit.OK, f"{named}: {plural(len(meant), 'dataset')}, to {receiver}")
@@ -147,12 +157,27 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
         yield Finding("push", Exit.OK, text, warning=True)
     async for finding in _limits(zfs, settings, names):
         yield finding
-    if settings.drill_into is not None and settings.drill_into not in names:
-        text = f"{settings.drill_into}: there is no such dataset to restore into (drill-into)"
-        yield Finding("drill", Exit.FAILED, text)
+    for finding in _drill_place(settings, names):
+        yield finding
     for pattern in settings.datasets:
         if not any(fits(name, pattern) for name in names):
             yield Finding("datasets", Exit.FAILED, f"{pattern}: it matches no dataset, so its settings have no effect")
+
+
+def _drill_place(settings: SenderSettings, names: list[str]) -> Iterator[Finding]:
+    """Check that the place of drills exists. Warn where it is left out of a push that takes what is below it."""
+    place = settings.drill_into
+    if place is None:
+        return
+    if place not in names:
+        yield Finding("drill", Exit.FAILED, f"{place}: there is no such dataset to restore into (drill-into)")
+        return
+    selections = [table.selection for table in settings.push]
+    chosen = {name for selection in selections for name in selection.choose(names)}
+    left_out = place not in chosen and any(replace(each, drill_place=None).choose([place]) for each in selections)
+    if left_out and any(name.startswith(f"{place}/") for name in chosen):
+        text = f"{place}: it is not pushed itself, because it is drill-into: name it in a [[push]], or drill elsewhere"
+        yield Finding("drill", Exit.OK, text, warning=True)
 
 
 async def _limits(zfs: Zfs, settings: SenderSettings, names: list[str]) -> AsyncIterator[Finding]:

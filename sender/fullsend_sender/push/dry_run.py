@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from dataclasses import replace
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from fullsend_sender.push.job import PushItem, PushJob, PushPlan
     from fullsend_sender.push.targets import ChosenDatasets
 
+_log: Final = logging.getLogger("fullsend.push")
+
 #: The GUID of a snapshot that is not taken yet.
 _NOT_KNOWN: Final = "0"
 
@@ -32,6 +35,7 @@ _NOT_KNOWN: Final = "0"
 async def dry_run(job: PushJob) -> tuple[PushPlan, list[str]]:
     """Plan a push; change nothing. Returns: the plan, and the commands as text for a shell."""
     chosen = await choose(job)
+    chosen.warn(_log)
     async with connect(job.endpoint, job.identity) as (link, _name):
         stored, damaged = await bases_and_damaged(link)
         arrived, now = await partials(link), time.time()

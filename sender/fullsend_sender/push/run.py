@@ -103,6 +103,7 @@ class _Asked(NamedTuple):
 async def _push(job: PushJob, summary: PushSummary, done: Callable[[Pushed], None]) -> None:
     with locks(job.receiver, job.locks_in) as locked:
         chosen = await _choose(job, locked, summary)
+        chosen.warn(_log)
         # Before anything new is begun, and before the plan for what is new: streams that are damaged at the receiver
         # are sent again, the base before what builds on it, and then what earlier runs have begun is finished.
         finish, tried, no_more = True, set[object](), set[str]()

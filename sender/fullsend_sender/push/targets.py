@@ -29,7 +29,8 @@ from fullsend_sender.zfs import pools
 from fullsend_sender.zfs.selection import is_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    import logging
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from fullsend_protocol.format.manifest import PartialEntry
     from fullsend_protocol.wire.messages import Base
@@ -41,12 +42,14 @@ if TYPE_CHECKING:
 
 #: The failure of a selection that excludes all that it names: nothing would be pushed, with exit 0.
 ALL_EXCLUDED: Final = "all of it that is here is excluded, so nothing is pushed"
+#: The failure of a dataset that a selection gives in full, and excludes.
+RULED_OUT: Final = "it is named, and excluded as well, so it is not pushed: end one of the two"
 
 
 @dataclass(slots=True)
 class ChosenDatasets:
     """The selected datasets. `targets`: by name of the dataset; `failures`: what does not exist; `failed_pools`: the
-    requested pools that are unusable.
+    requested pools that are unusable; `idle_exclusions`: names that were to be left out, and that take nothing away.
     """
 
     datasets: dict[str, Dataset]
@@ -55,6 +58,7 @@ class ChosenDatasets:
     package: bool
     pools: Pools
     failed_pools: frozenset[str] = frozenset()
+    idle_exclusions: tuple[str, ...] = ()
 
     def tree(self, name: str) -> tuple[Dataset, ...]:
         """Return the datasets of one stream."""
@@ -67,6 +71,11 @@ class ChosenDatasets:
         """Remove these from the selection."""
         for name in names:
             self.targets.pop(name, None)
+
+    def warn(self, log: logging.Logger) -> None:
+        """Log what may be a mistake, and fails nothing."""
+        for name in self.idle_exclusions:
+            log.warning("exclude %s: nothing that is selected has this name, so it leaves nothing out", name)
 
     def keep_apart(self, take: Callable[[str], bool]) -> None:
         """Take the lock of each dataset; a dataset whose lock is taken is a failure."""
@@ -91,9 +100,11 @@ async def choose(job: PushJob) -> ChosenDatasets:
     datasets, complaint = found.datasets, found.complaint
     targets: dict[str, PushTarget] = {}
     failures: list[tuple[str, FullsendError]] = list(found.failed.items())
+    ruled_out: list[str] = []
     for target in asked:
         meant, missing = target.selection.choose(datasets), target.selection.missing(list(datasets))
-        if not meant and not missing and not found.failed:
+        ruled_out += (here := target.selection.ruled_out(datasets))
+        if not meant and not missing and not here and not found.failed:
             failures.append((", ".join(target.selection.patterns), CannotSend(ALL_EXCLUDED)))
         for name in meant:
             if targets.setdefault(name, target).snapshot != target.snapshot:
@@ -103,7 +114,21 @@ async def choose(job: PushJob) -> ChosenDatasets:
                 continue  # it may be in a pool that has failed
             said = [part for part in complaint.split("; ") if f"'{pattern}'" in part]
             failures.append((pattern, CannotSend(said[0] if said else "there is no such dataset")))
-    return ChosenDatasets(datasets, targets, failures, job.request.package, there, frozenset(found.failed))
+    failures += [(name, CannotSend(RULED_OUT)) for name in dict.fromkeys(ruled_out) if name not in targets]
+    usable = [pool for pool in roots if pool in there.health and pool not in found.failed]
+    idle = _idle_exclusions(asked, datasets, usable)
+    return ChosenDatasets(datasets, targets, failures, job.request.package, there, frozenset(found.failed), idle)
+
+
+def _idle_exclusions(asked: Sequence[PushTarget], names: Collection[str], listed: Collection[str]) -> tuple[str, ...]:
+    """Return the excluded names that take nothing away, from any of what is asked for. `names`: what is here; `listed`:
+    the pools of which that is known.
+    """
+    idle: dict[str, bool] = {}
+    for selection in (target.selection for target in asked):
+        here = selection.idle_exclusions(names)
+        idle |= {name: idle.get(name, True) and name in here for name in selection.exclude}
+    return tuple(name for name, is_idle in idle.items() if is_idle and name.partition("/")[0] in listed)
 
 
 def _is_meant(pool: str, asked: Sequence[PushTarget]) -> bool:

@@ -2,16 +2,17 @@
 
 In a pattern `*` stands for any part of one component and `**` for anything; `?` for one character. A pattern that
 excludes a dataset excludes all below it. What a drill has made is selected only by its full name: it is soon destroyed.
+So is the place below which drills restore; all else that is below it is selected as it is elsewhere.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 _WILD: Final = re.compile(r"\*\*|\*|\?")
 #: A scratch dataset of a drill begins so; a mark of 16 hex digits follows (drill.scratch).
@@ -22,11 +23,14 @@ _MEANING: Final = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """A request for datasets. `patterns`: their names or patterns; `recursive`: and all below them."""
+    """A request for datasets. `patterns`: their names or patterns; `recursive`: and all below them; `drill_place`: the
+    dataset below which drills restore, None: there is none.
+    """
 
     patterns: tuple[str, ...]
     recursive: bool = False
     exclude: tuple[str, ...] = ()
+    drill_place: str | None = None
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -47,7 +51,7 @@ class Selection:
             for name in names
             if any(pattern.fullmatch(each) for pattern in wanted for each in self._reach(name))
             and not any(pattern.fullmatch(each) for pattern in excluded for each in lineage(name))
-            and (name in self.patterns or not any(map(_SCRATCH.fullmatch, name.split("/"))))
+            and (name in self.patterns or not self._is_of_drills(name))
         ]
 
     def means_pool(self, pool: str) -> bool:
@@ -60,8 +64,36 @@ class Selection:
         """Return the patterns that match no name."""
         return [pattern for pattern in self.patterns if not any(map(_compile(pattern).fullmatch, names))]
 
+    def ruled_out(self, names: Collection[str]) -> list[str]:
+        """Return those of these names that it gives in full, and excludes."""
+        named = [pattern for pattern in self.patterns if pattern in names]
+        left = self.choose(named)
+        return [name for name in named if name not in left]
+
+    def idle_exclusions(self, names: Iterable[str]) -> list[str]:
+        """Return the names, not the patterns, in `exclude` that take none of these names away. Such a name may be
+        misspelt. Without `deep` there is not one: nothing is selected but what is named.
+        """
+        if not self.deep:
+            return []
+        otherwise = replace(self, exclude=(), drill_place=None).choose(names)
+        reached = {each for name in otherwise for each in lineage(name)}
+        return [name for name in self.exclude if not is_pattern(name) and name not in reached]
+
     def _reach(self, name: str) -> list[str]:
         return lineage(name) if self.recursive else [name]
+
+    def _is_of_drills(self, name: str) -> bool:
+        return name == self.drill_place or any(map(_SCRATCH.fullmatch, name.split("/")))
+
+
+def check_pattern(text: str) -> str:
+    """Return a name or pattern of datasets as it is. Raises: ValueError, if it can match no dataset because of its
+    form.
+    """
+    if not text or "@" in text or "#" in text or text.startswith("/") or text.endswith("/"):
+        raise ValueError(f"{text!r} is not a name or pattern of datasets, such as tank/home or tank/vm/*")
+    return text
 
 
 def is_pattern(name: str) -> bool:

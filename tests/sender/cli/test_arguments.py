@@ -74,6 +74,15 @@ def test_what_is_wrong_is_told_in_our_words(read: Callable[[str], float], says: 
         read("big")
 
 
+@pytest.mark.parametrize("wrong", ["tank/secrets/", "/tank/secrets"])
+def test_an_exclusion_that_can_match_nothing_is_refused(capsys: pytest.CaptureFixture[str], wrong: str) -> None:
+    """Shells complete a name with a slash. What was to stay at home was sent."""
+    with pytest.raises(SystemExit) as ended:
+        parsed("do", "--exclude", wrong)
+    assert ended.value.code == Exit.USAGE
+    assert capsys.readouterr().err.startswith(f"fullsend: argument --exclude: {wrong!r} is not a name or pattern of")
+
+
 def test_help_has_the_examples_as_they_are_written(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parsed("do", "--help")

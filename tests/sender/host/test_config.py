@@ -269,15 +269,23 @@ def test_which_tables_are_pushed_to_a_receiver() -> None:
 def test_the_scratch_place_of_drills_is_left_out_of_pushes(tmp_path: Path) -> None:
     tables = [{"datasets": ["tank"], "recursive": True}, {"datasets": ["tank/drill"]}, {"datasets": ["**"]}]
     settings = SenderSettings.model_validate({"push": tables, "drill-into": "tank/drill"})
-    names = ["tank", "tank/a", "tank/drill", "tank/drill/fullsend-drill-x/restored", "tank/drills"]
+    scratch = "tank/drill/fullsend-drill-0123456789abcdef"
+    names = ["tank", "tank/a", "tank/drill", scratch, f"{scratch}/restored", "tank/drills"]
     every, named, pattern = (table.selection.choose(names) for table in settings.push)
     assert every == pattern == ["tank", "tank/a", "tank/drills"]
     assert named == ["tank/drill"]  # who names it means it
     # Whatever is read over it.
     text = f'drill-into = "tank/drill"\n[[push]]\ndatasets = ["tank"]\nrecursive = true\n{TABLE}'
     settings = load(write(tmp_path, text), {"FULLSEND_LEVEL": "5"}, {"drill_into": "tank/other"})
-    assert settings.scratch == ("tank/other",)
-    assert settings.push[0].exclude[-1] == "tank/other"
+    assert settings.push[0].selection.choose([*names, "tank/other"]) == ["tank", "tank/a", "tank/drill", "tank/drills"]
+
+
+@pytest.mark.parametrize("datasets", [["rpool/home", "tank/home"], ["**"], ["tank/*", "rpool/home"]])
+def test_what_is_below_the_place_of_drills_is_pushed(datasets: list[str]) -> None:
+    """drill-into = "tank" is natural, and ended the backup of the whole pool."""
+    settings = SenderSettings.model_validate({"push": [{"datasets": datasets}], "drill-into": "tank"})
+    names = ["rpool/home", "tank", "tank/fullsend-drill-0123456789abcdef", "tank/home"]
+    assert settings.push[0].selection.choose(names) == ["rpool/home", "tank/home"]
 
 
 # --- adding a receiver -----------------------------------------------------------------------------------------

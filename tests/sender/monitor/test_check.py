@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -145,6 +146,68 @@ async def test_the_place_of_drills_must_exist(configure: Configure, tmp_path: Pa
     assert said.line() == "problem drill: tank/drill: there is no such dataset to restore into (drill-into)"
     fake.create("tank/drill")
     assert not [each for each in await findings(configure(away, more=more)) if each.what == "drill"]
+
+
+@pytest.mark.parametrize(
+    ("place", "datasets", "warns"),
+    [
+        ("tank", ["**"], True),
+        ("tank", ["**", "tank"], False),
+        ("tank", ["tank/home"], False),
+        ("tank/drill", ["**"], False),
+    ],
+)
+async def test_a_place_of_drills_that_has_other_datasets(
+    configure: Configure, tmp_path: Path, place: str, datasets: list[str], warns: bool
+) -> None:
+    """They are pushed. The place itself is not, which its owner may not expect."""
+    fake = FakeZfs.make(tmp_path / "zfs")
+    for name in ("tank", "tank/home", "tank/drill"):
+        fake.create(name)
+    away = Endpoint("one", "127.0.0.1", free_port(), "00" * 32)
+    table = f"[[push]]\ndatasets = {json.dumps(datasets)}\n"
+    found = await findings(configure(away, more=f'zfs-command = "{fake.program}"\ndrill-into = "{place}"\n{table}'))
+    expected = (
+        "warning drill: tank: it is not pushed itself, because it is drill-into: name it in a [[push]], or drill"
+        " elsewhere"
+    )
+    assert [each.line() for each in found if each.what == "drill"] == [expected] * warns
+
+
+async def test_an_exclusion_that_matches_nothing_is_a_warning(configure: Configure, tmp_path: Path) -> None:
+    """It may be misspelt, and what was to stay at home is pushed."""
+    fake = FakeZfs.make(tmp_path / "zfs")
+    for name in ("tank", "tank/secret"):
+        fake.create(name)
+    fake.pool("ext", health="SUSPENDED")
+    away = Endpoint("one", "127.0.0.1", free_port(), "00" * 32)
+
+    async def warnings(*exclude: str) -> list[str]:
+        table = f'[[push]]\ndatasets = ["tank"]\nrecursive = true\nexclude = {json.dumps(exclude)}\n'
+        found = await findings(configure(away, more=f'zfs-command = "{fake.program}"\n{table}'))
+        return [each.line() for each in found if each.what == "push" and each.warning]
+
+    assert await warnings("tank/secret", "tank/s*", "**/secret") == []
+    assert await warnings("tank/secretz", "tnak/secret", "tank/*/cache") == [
+        f"warning push: exclude {name}: it matches no dataset, so it leaves nothing out"
+        for name in ("tank/secretz", "tnak/secret", "tank/*/cache")
+    ]
+    # Not where a pool is not known: it may have that.
+    fake.create("ext/secret")
+    assert await warnings("ext/secretz", "ext/*/cache", "*/*/cache") == []
+
+
+async def test_a_dataset_that_is_named_and_excluded_is_a_problem(configure: Configure, tmp_path: Path) -> None:
+    fake = FakeZfs.make(tmp_path / "zfs")
+    for name in ("tank/a", "tank/b"):
+        fake.create(name)
+    away = Endpoint("one", "127.0.0.1", free_port(), "00" * 32)
+    table = '[[push]]\ndatasets = ["tank/a", "tank/b"]\nexclude = ["tank/b"]\n'
+    found = await findings(configure(away, more=f'zfs-command = "{fake.program}"\n{table}'))
+    assert [each.line() for each in found if each.what == "push"] == [
+        "problem push: tank/b: it is named, and excluded as well, so it is not pushed: end one of the two",
+        "ok      push: tank/a, tank/b: 1 dataset, to one",
+    ]
 
 
 async def test_without_a_push_in_the_configuration_it_warns(configure: Configure, tmp_path: Path) -> None:

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from tests.sender.zfs_host import Host
 
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_sender.push.job import PushSummary
+from fullsend_sender.push.dry_run import dry_run
+from fullsend_sender.push.job import PushRequest, PushSummary, PushTarget
 from fullsend_sender.push.plan import CannotSend
+from fullsend_sender.push.run import push
+from fullsend_sender.push.targets import choose
+from fullsend_sender.zfs.selection import Selection
+
+
+async def test_a_named_snapshot_of_a_replica_is_stored_by_its_own_name(host: Host) -> None:
+    """Its GUID was stored already, of its original; `restore` and `status` did not know the replica."""
+    host.fake.create("tank/a")
+    for name in ("mon", "tue"):
+        host.fake.change("tank/a")
+        host.fake.snapshot(f"tank/a@{name}")
+        await host.push(f"tank/a@{name}")
+    host.fake.replicate("tank/a", "tank/copy")
+    assert await host.push("tank/copy@tue") == PushSummary(pushed=1)
+    assert host.kinds() == [("tank/copy", "incremental")]
+    assert await host.push("tank/copy@mon") == PushSummary(pushed=1)
+    assert host.kinds() == [("tank/copy", "full")]
+    assert await host.push("tank/copy@mon") == PushSummary(stored=1)
 
 
 @pytest.mark.slow
@@ -42,6 +63,59 @@ async def test_a_pattern_that_no_snapshot_fits_is_no_success(host: Host) -> None
     summary = await host.push("tank/*@tue")
     assert [(name, str(error)) for name, error in summary.failures] == [
         ("tank/*@tue", "no selected dataset has this snapshot")
+    ]
+
+
+async def test_a_dataset_that_is_named_and_excluded_is_a_failure(host: Host) -> None:
+    """Also beside others: it may be the one that matters, and would never be pushed, with exit 0."""
+    for name in ("tank/a", "tank/b", "tank/b/c"):
+        host.fake.create(name)
+    job = host.job()
+    for recursive in (False, True):
+        selection = Selection(("tank/a", "tank/b"), recursive, exclude=("tank/b",))
+        chosen = await choose(replace(job, request=PushRequest((PushTarget(selection),))))
+        assert list(chosen.targets) == ["tank/a"]
+        assert [(name, str(error)) for name, error in chosen.failures] == [
+            ("tank/b", "it is named, and excluded as well, so it is not pushed: end one of the two")
+        ]
+    selections = Selection(("tank/b",)), Selection(("tank/a", "tank/b"), exclude=("tank/b",))
+    chosen = await choose(replace(job, request=PushRequest(tuple(map(PushTarget, selections)))))
+    assert (sorted(chosen.targets), chosen.failures) == (["tank/a", "tank/b"], [])  # another table takes it
+    # The place of drills is not one of these: what is below it is pushed, and itself where it is named.
+    selection = Selection(("tank/a", "tank/b"), recursive=True, drill_place="tank/b")
+    chosen = await choose(replace(job, request=PushRequest((PushTarget(selection),))))
+    assert (list(chosen.targets), chosen.failures) == (["tank/a", "tank/b", "tank/b/c"], [])
+
+
+async def test_a_name_that_is_excluded_for_nothing_is_a_warning(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """It may be misspelt, and what was to stay at home is pushed."""
+    for name in ("tank", "tank/secret", "ext/cache"):
+        host.fake.create(name)
+
+    async def warned(*names: str, exclude: list[str], recursive: bool = True) -> list[str]:
+        caplog.clear()
+        (await choose(host.job(*names, recursive=recursive, exclude=exclude))).warn(logging.getLogger("fullsend.push"))
+        return [each.getMessage() for each in caplog.records]
+
+    assert await warned("tank", exclude=["tank/secretz", "tank/*/cache"]) == [
+        "exclude tank/secretz: nothing that is selected has this name, so it leaves nothing out"
+    ]
+    # Of several it is sufficient that it takes something from one; of what is not listed nobody can tell.
+    assert await warned("tank", "ext", exclude=["tank/secret", "ext/cache"]) == []
+    assert await warned("tank", exclude=["ext/cached"]) == []
+    assert await warned("tank", exclude=["tank/secretz"], recursive=False) == []
+    assert await warned("**", exclude=["ext"]) == []
+    host.fake.pool("ext", health="SUSPENDED")
+    assert await warned("**", exclude=["ext/cached"]) == []
+
+
+@pytest.mark.parametrize("rehearsed", [False, True])
+async def test_a_push_and_a_dry_run_warn_once(host: Host, caplog: pytest.LogCaptureFixture, rehearsed: bool) -> None:
+    host.fake.create("tank")
+    job = host.job("tank", recursive=True, exclude=["tank/secretz"])
+    await (dry_run(job) if rehearsed else push(job, host.pushed.append))
+    assert [each.getMessage()[:20] for each in caplog.records if each.levelno == logging.WARNING] == [
+        "exclude tank/secretz"
     ]
 
 

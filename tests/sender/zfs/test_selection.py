@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fullsend_sender.zfs.selection import Selection, fits, is_pattern
+from fullsend_sender.zfs.selection import Selection, check_pattern, fits, is_pattern
 
 NAMES = ["tank", "tank/home", "tank/home/a", "tank/home/a/cache", "tank/home.bak", "tank/vm", "tank/vm/1", "pool2/vm/1"]
 
@@ -51,6 +51,46 @@ def test_patterns_are_no_regular_expressions(pattern: str, name: str) -> None:
         assert fits(name, pattern) is (name == pattern)
     assert fits(name, "**")
     assert fits(name, "*") is ("/" not in name)
+
+
+def test_a_name_that_is_excluded_as_well() -> None:
+    both = Selection(("tank/home", "tank/vm/*", "pool2", "nowhere"), exclude=("tank/h*", "tank/vm", "nowhere"))
+    assert both.ruled_out(NAMES) == ["tank/home"]
+    assert Selection(("tank/home/a",), exclude=("tank",)).ruled_out(NAMES) == ["tank/home/a"]
+    assert Selection(("tank", "tank/vm"), recursive=True, exclude=("tank/home",)).ruled_out(NAMES) == []
+    assert Selection(("tank", "tank/vm"), drill_place="tank").ruled_out(NAMES) == []
+
+
+@pytest.mark.parametrize(
+    ("selection", "idle"),
+    [
+        (
+            Selection(("tank",), recursive=True, exclude=("tank/vm", "tank/vm/1", "tank/vmm", "pool2")),
+            ["tank/vmm", "pool2"],
+        ),
+        (Selection(("tank",), recursive=True, exclude=("tank/v?", "tank/w?")), []),
+        (Selection(("tank/vm/*",), exclude=("tank/vm", "tank/home")), ["tank/home"]),
+        (Selection(("tank/v*",), exclude=("tank/vm",), drill_place="tank/vm"), []),
+        (Selection(("tank/home", "tank/vm"), exclude=("tank/homes",)), []),
+    ],
+)
+def test_a_name_that_is_excluded_for_nothing(selection: Selection, idle: list[str]) -> None:
+    assert selection.idle_exclusions(NAMES) == idle
+
+
+@pytest.mark.parametrize("wrong", ["", "/tank", "tank/", "tank@now", "tank#mark", "/"])
+def test_what_can_be_no_dataset(wrong: str) -> None:
+    with pytest.raises(ValueError, match="is not a name or pattern of datasets, such as tank/home"):
+        check_pattern(wrong)
+    assert check_pattern("tank/*/cache") == "tank/*/cache"
+
+
+def test_the_place_of_drills_is_chosen_only_by_its_name() -> None:
+    """Not so what is below it: drills may restore into a dataset that has others."""
+    below = [name for name in NAMES if name.startswith("tank/")]
+    assert Selection(("tank*/**", "tank"), drill_place="tank").choose(NAMES[:-1]) == NAMES[:-1]
+    assert Selection(("**",), drill_place="tank").choose(NAMES[:-1]) == below
+    assert Selection(("**",), drill_place="tank").means_pool("tank")
 
 
 def test_what_a_drill_has_made_is_chosen_only_by_its_name() -> None:
