@@ -23,9 +23,10 @@ from fullsend_sender.host.identity import Identity
 from fullsend_sender.host.options import LEVEL_AUTO, Endpoint
 from fullsend_sender.monitor.chains import endless_chains, hints
 from fullsend_sender.push.job import PushJob, PushRequest, PushTarget
-from fullsend_sender.push.targets import ALL_EXCLUDED, RULED_OUT, ChosenDatasets, choose, gone
+from fullsend_sender.push.plan import StoredBases
+from fullsend_sender.push.targets import ALL_EXCLUDED, RULED_OUT, ChosenDatasets, choose, gone, make_plan
 from fullsend_sender.transfer.link import DEFAULT_TIMEOUTS, Timeouts, connect
-from fullsend_sender.transfer.listing import bases, statuses
+from fullsend_sender.transfer.listing import bases_and_damaged, statuses
 from fullsend_sender.transfer.memory import default_threads, push_memory
 from fullsend_sender.zfs import pools
 from fullsend_sender.zfs.commands import Zfs
@@ -211,8 +212,8 @@ def _job(settings: SenderSettings, endpoint: Endpoint, identity: Identity) -> Pu
 
 
 async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts, job: PushJob) -> AsyncIterator[Finding]:
-    """Check a receiver, and whether it has datasets that should be pushed and no longer exist here. `job`: the push to
-    that receiver.
+    """Check a receiver, whether each dataset can be pushed to it, and whether it has datasets that should be pushed and
+    no longer exist here. `job`: the push to that receiver.
     """
     chosen: ChosenDatasets | None = None
     here: set[str] = set()
@@ -226,9 +227,10 @@ async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts, 
         async with connect(endpoint, identity, timeouts=timeouts) as (link, sender):
             yield Finding(endpoint.name, Exit.OK, f"{endpoint.place} knows this host as {sender}")
             health = await link.ask(messages.Check(), messages.Health)
-            stored = await bases(link) if chosen is not None or here else []
+            stored, damaged = await bases_and_damaged(link) if chosen is not None or here else ([], [])
             if chosen is not None:
-                missed = await gone(link, job, chosen, stored)
+                missed = make_plan(job, chosen, StoredBases(stored, damaged), (), time.time()).failures
+                missed += await gone(link, job, chosen, stored)
             long = await _long_chains(link, job, chosen, [each for each in stored if each.dataset in here])
     except FullsendError as error:
         yield _problem(endpoint.name, error)

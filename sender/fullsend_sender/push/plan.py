@@ -320,8 +320,8 @@ def _how(dataset: Dataset, how: SendOptions) -> tuple[StreamClass, tuple[str, ..
         return "raw", (*options, "-p", "-w")
     if not dataset.key_loaded:
         raise CannotSend(
-            f"{dataset.name}: to be sent decrypted, but its key is not loaded: load it (zfs load-key), or send it raw"
-            " (-w, or `raw = true` for it in sender.toml)"
+            "it is to be sent decrypted, and its key is not loaded: load it (zfs load-key), or send it raw (-w, or"
+            " `raw = true` for it in sender.toml)"
         )
     return "plain", options  # ZFS refuses -p here
 

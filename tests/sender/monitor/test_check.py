@@ -265,6 +265,26 @@ async def test_what_a_pool_cannot_do(configure: Configure, tmp_path: Path, recei
     assert said["tank"].outcome is Exit.FAILED
 
 
+async def test_what_no_push_can_send(configure: Configure, tmp_path: Path, receiver_identity: Identity) -> None:
+    fake = FakeZfs.make(tmp_path / "zfs")
+    long = f"tank/{'n' * 240}"
+    fake.create("tank/a")
+    fake.create(long)
+    fake.create("tank/vault", encrypted=True, key_loaded=False)
+    more = f'zfs-command = "{fake.program}"\n{{}}\n[[push]]\ndatasets = ["tank/*"]\n'
+
+    async def problems(decrypt: str) -> dict[str, str]:
+        async with receiving(receiver_identity, healthy()) as receiver:  # type: ignore[arg-type]
+            found = await findings(configure(receiver.endpoint, more=more.format(decrypt)))
+        return {each.what: each.text for each in found if each.outcome is Exit.FAILED}
+
+    said = await problems("decrypt = true")
+    assert sorted(said) == [long, "tank/vault"]
+    assert said["tank/vault"].startswith("it is to be sent decrypted, and its key is not loaded: load it (zfs load-key")
+    assert "its name has 245 bytes" in said[long]
+    assert sorted(await problems("")) == [long]
+
+
 async def test_chains_that_nothing_ends(configure: Configure, tmp_path: Path, receiver_identity: Identity) -> None:
     fake = FakeZfs.make(tmp_path / "zfs")
     for name in ("tank/home", "tank/vm"):
