@@ -182,9 +182,10 @@ class FakeZfs:
         """Have each stream that is received from now on bring these properties."""
         self.edit(lambda state: state.update(brings=properties))
 
-    def change(self, name: str) -> None:
-        """Write something to a dataset."""
-        self.edit(lambda state: state["datasets"][name].update(written=8192))
+    def change(self, name: str, *, synced: bool = True) -> None:
+        """Write something to a dataset. `synced`: False: `written` tells it after `zpool sync` only."""
+        about = {"written" if synced else "unsynced": 8192}
+        self.edit(lambda state: state["datasets"][name].update(about))
 
     def snapshot(self, name: str) -> None:
         dataset, _, short = name.partition("@")
@@ -225,7 +226,8 @@ class FakeZfs:
 
     def fail(self, text: str, how: str = "it is broken") -> None:
         """Make each command that contains `text` fail, saying `how`; how="cut": a send ends half-way; how="stall": it
-        gives no more from there on, and does not end; how="warning: ...": it says so, and works.
+        gives no more from there on, and does not end; how="hang": it does nothing, and does not end; how="warning:
+        ...": it says so, and works.
         """
         self.edit(lambda state: state["fail"].update({text: how}))
 
@@ -352,6 +354,10 @@ def _writers(about: dict[str, Any], guid: str) -> list[str]:
 
 
 # --- the program ------------------------------------------------------------------------------------------------------
+
+
+class _Hangs(Exception):  # noqa: N818 - reads as what it says
+    """A command that does not end."""
 
 
 def _die(text: str) -> NoReturn:
@@ -872,6 +878,8 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
     for text, how in state["fail"].items():
         if text in shlex.join(arguments) and how.startswith("warning: "):
             print(how, file=sys.stderr)
+        elif text in shlex.join(arguments) and how == "hang":
+            raise _Hangs
         elif text in shlex.join(arguments) and how not in {"cut", "stall"}:
             _die(how)
     _refuse(state, what, rest)
@@ -964,6 +972,12 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
             _die(f"unrecognized command '{what}'")
 
 
+def _sync(state: dict[str, Any], pool: str) -> None:
+    for name, about in state["datasets"].items():
+        if name.partition("/")[0] == pool and "unsynced" in about:
+            about["written"] = about.pop("unsynced")
+
+
 def main(folder: Path, program: str, arguments: list[str]) -> None:
     fake = FakeZfs(folder)
     with (folder / "commands").open("a") as commands:
@@ -974,19 +988,25 @@ def main(folder: Path, program: str, arguments: list[str]) -> None:
         if arguments[0] == "list":
             for pool in _pools(state):
                 print(f"{pool}\t{state.get('pools', {}).get(pool, {}).get('health', 'ONLINE')}")
+        if arguments[0] == "sync" and any("unsynced" in each for each in state["datasets"].values()):
+            fake.edit(lambda state: _sync(state, arguments[1]))
         if arguments[0] == "get":
             for pool in _pools(state):
                 about = state.get("pools", {}).get(pool, {})
                 print(f"{pool}\treadonly\t{'on' if about.get('readonly') else 'off'}")
                 print(f"{pool}\tfeature@bookmarks\t{'enabled' if about.get('bookmarks', True) else 'disabled'}")
         return
-    if arguments[0] == "send":  # without the lock: it may wait for its reader
-        _run(json.loads((folder / "state.json").read_text()), arguments)
-    elif arguments[0] == "receive":
-        raw = sys.stdin.buffer.read()
-        fake.edit(lambda state: _run(state, arguments, raw))
-    else:
-        fake.edit(lambda state: _run(state, arguments))
+    try:
+        if arguments[0] == "send":  # without the lock: it may wait for its reader
+            _run(json.loads((folder / "state.json").read_text()), arguments)
+        elif arguments[0] == "receive":
+            raw = sys.stdin.buffer.read()
+            fake.edit(lambda state: _run(state, arguments, raw))
+        else:
+            fake.edit(lambda state: _run(state, arguments))
+    except _Hangs:
+        while True:  # until it is killed
+            select.select([], [], [])
 
 
 # --- how it is started ------------------------------------------------------------------------------------------------

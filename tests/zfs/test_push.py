@@ -405,7 +405,7 @@ def test_a_suspended_pool_fails_the_push_and_keeps_no_other_from_it(
         programs.good(sender.fullsend(command))
     write(pool, "home", "while the other pool is suspended")
     external.fail("photos")
-    suspended = "the pool is SUSPENDED, and its datasets cannot be pushed: see `zpool status -v"
+    suspended = "the pool is SUSPENDED, and cannot be used: see `zpool status -v"
     way_out = f"{suspended} {ext.name}`, then `zpool clear {ext.name}`"
     # `zfs list` leaves the pool out, and exits with 0.
     assert f"{ext.name}: {way_out}" in failure(sender.fullsend("push"), 1)

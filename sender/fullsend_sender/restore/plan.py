@@ -9,6 +9,7 @@ after its newest snapshot, or inside a stream of which an interrupted `zfs recei
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
@@ -18,7 +19,7 @@ from fullsend_protocol.format.restore_commands import set_aside
 from fullsend_protocol.shared.errors import FullsendError, StreamError, UsageError
 from fullsend_protocol.stream.resume_token import ResumeToken
 from fullsend_sender.restore.chains import Library, NotRestorable
-from fullsend_sender.zfs import inventory
+from fullsend_sender.zfs import inventory, pools
 from fullsend_sender.zfs.selection import Selection
 
 if TYPE_CHECKING:
@@ -61,6 +62,27 @@ class ParentDataset:
 
 
 @dataclass(frozen=True, slots=True)
+class LaterSnapshots:
+    """What a target has after the wanted snapshot: a restore destroys none of it.
+
+    `wanted`: the name of that snapshot in the target (after the @); `newest`: of its newest one; `held`: of one after
+    the wanted one that has a hold, "": none has.
+    """
+
+    target: str
+    wanted: str
+    newest: str
+    held: str
+
+    @property
+    def way_back(self) -> str:
+        """The words that tell a person how to return to the wanted snapshot."""
+        command = shlex.join(["zfs", "rollback", "-r", f"{self.target}@{self.wanted}"])
+        held = f", once @{self.held} has no hold (`zfs holds`)" if self.held else ""
+        return f"`{command}` goes back, and destroys what is newer{held}"
+
+
+@dataclass(frozen=True, slots=True)
 class RestoreItem:
     """One dataset to restore.
 
@@ -70,7 +92,8 @@ class RestoreItem:
     stream. `quiet`: it has the snapshot, and canmount=noauto is set. `quotas`: the quotas and
     reservations that are to be as they were backed up, because none are set on `target`; `held`: those that an earlier
     run holds back. `aside`: see restore_commands.set_aside. `encryption`: how to encrypt it, if its streams do not say.
-    `discard`: the stream of which `target` has a part that nothing continues any more, "": none.
+    `discard`: the stream of which `target` has a part that nothing continues any more, "": none. `later`: what it has
+    after the wanted snapshot.
     """
 
     wanted: StreamEntry
@@ -86,6 +109,7 @@ class RestoreItem:
     aside: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     encryption: Literal["as sent", "as its place", "off"] = "as sent"
     discard: str = ""
+    later: LaterSnapshots | None = None
 
     def begun(self, entry: StreamEntry) -> ResumeToken | None:
         """Return the resume token of `target` for one of the streams; None: no part of it has been received."""
@@ -159,7 +183,7 @@ class RestorePlan:
 async def make_plan(
     library: Library, wanted: RestoreRequest, zfs: Zfs, merged_into: MergedInto = merged_into_nothing
 ) -> RestorePlan:
-    """Plan a restore. Raises: UsageError, NotRestorable, ZfsError, what `merged_into` raises."""
+    """Plan a restore. Raises: UsageError, NotRestorable, PoolError, ZfsError, what `merged_into` raises."""
     plan = RestorePlan()
     if wanted.recursive:
         top, at, snapshot = wanted.what.partition("@")
@@ -184,7 +208,7 @@ async def make_plan(
     plan.failures += [(into + name.removeprefix(top), error) for name, error in refused]
     if not into or "@" in into or "#" in into:
         raise UsageError(f"{into!r} is not the name of a dataset to restore into")
-    there = inventory.parse((await zfs.listing([into], recursive=wanted.recursive))[0])
+    there = await _standing(zfs, into, recursive=wanted.recursive)
     parent = await _parent(zfs, into, there)
     tokens, quiet = {}, set[str]()
     set_here: dict[str, dict[str, Quota]] = {}
@@ -203,6 +227,8 @@ async def make_plan(
                 item = _item(library, entry, target, there.get(target), tokens.get(target), quiet=target in quiet)
             except OrphanedPartError as error:
                 item = await _without_part(entry, there[target], error, merged_into)
+            if item.later is not None and wanted.rollback:
+                raise UsageError(_beyond_rollback(item.later))
             item = replace(item, aside=_set_aside(library, item, there.get(target)))
             items.append(_with_quotas(item, wanted, set_here.get(target, {})))
         except FullsendError as error:
@@ -242,6 +268,25 @@ def _say_other_ends(library: Library, entry: StreamEntry) -> None:
         )
 
 
+async def _standing(zfs: Zfs, into: str, *, recursive: bool) -> dict[str, Dataset]:
+    """Return the target, and with `recursive` what is below it, by name; also what was written a moment ago counts.
+
+    Raises: PoolError, UsageError.
+    """
+    found = await pools.listed(zfs, await pools.look(zfs), {into.partition("/")[0]: [into]}, recursive=recursive)
+    for error in found.failed.values():
+        raise error
+    return found.datasets
+
+
+def _beyond_rollback(later: LaterSnapshots) -> str:
+    """Return why -F does not return to the wanted snapshot."""
+    return (
+        f"{later.target} has @{later.wanted} already, below @{later.newest}, and -F destroys no snapshot:"
+        f" {later.way_back}"
+    )
+
+
 async def _parent(zfs: Zfs, target: str, there: dict[str, Dataset]) -> Dataset | None:
     """Return the parent of the target; None: the target is a pool. Raises: UsageError if the parent does not exist."""
     parent = target.rpartition("/")[0]
@@ -277,8 +322,12 @@ def _item(
     written = None if existing.written is None else existing.written > 0
     if newest is not None and newest.guid == entry.guid:
         return RestoreItem(entry, target, [], newest.name, existing=True, written=written, quiet=quiet)
-    if any(each.guid == entry.guid for each in existing.snapshots):
-        return RestoreItem(entry, target, [], existing=True, quiet=quiet)
+    for place, each in enumerate(existing.snapshots):
+        if each.guid == entry.guid:
+            after = existing.snapshots[place + 1 :]
+            held = next((one.name for one in after if one.userrefs), "")
+            later = LaterSnapshots(target, each.name, after[-1].name, held)
+            return RestoreItem(entry, target, [], existing=True, quiet=quiet, later=later)
     if token is not None:
         return _begun(library, entry, existing, token)
     chain = library.chain(entry, newest.guid) if newest else None

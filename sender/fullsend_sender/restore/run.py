@@ -38,6 +38,7 @@ from fullsend_sender.transfer.listing import all_stored, manifest
 from fullsend_sender.transfer.progress import publishing, reporting
 from fullsend_sender.zfs import inventory
 from fullsend_sender.zfs.commands import ZfsError
+from fullsend_sender.zfs.pools import PoolError, while_usable
 from fullsend_sender.zfs.selection import lineage
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from fullsend_protocol.wire.live import Activity
     from fullsend_sender.host.identity import Identity
     from fullsend_sender.host.options import Endpoint
+    from fullsend_sender.restore.plan import LaterSnapshots
     from fullsend_sender.restore.resume import Rest
     from fullsend_sender.zfs.commands import Quota, Zfs
 
@@ -58,7 +60,7 @@ _MODIFIED: Final = "has been modified"
 
 
 class NotTried(FullsendError):  # noqa: N818 - reads as what it says
-    """A dataset whose parent has failed."""
+    """A dataset whose parent, or whose pool, has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Restored:
     `raw_bytes`, `streams`: what this run received; `resumed_at`: the raw offset in the first stream, up to which it had
     been received before; `undo`: the command that lets it mount as it did at home, None: it may already; `package`: its
     streams brought other datasets, below it; `written`: it was written to since the snapshot; `rolled_back`: what had
-    been written there before the streams is discarded.
+    been written there before the streams is discarded; `later`: what the target has after the snapshot.
     """
 
     wanted: StreamEntry
@@ -81,6 +83,7 @@ class Restored:
     package: bool
     written: bool = False
     rolled_back: bool = False
+    later: LaterSnapshots | None = None
 
     def line(self) -> str:
         """Return the line for a person."""
@@ -88,7 +91,8 @@ class Restored:
         if not self.streams:
             discarded = "; what was written there since is discarded" if self.rolled_back else ""
             more = f", and {self.target} was written to since (-F discards that)" if self.written else ""
-            return f"{name} is in {self.target} already{more}{discarded}"
+            below = f", below @{self.later.newest}: {self.later.way_back}" if self.later is not None else ""
+            return f"{name} is in {self.target} already{more}{discarded}{below}"
         size = f"{plural(self.streams, 'stream')}, {format_size(self.raw_bytes)}, in {format_duration(self.seconds)}"
         resumed = f" (resumed after {format_size(self.resumed_at)})" if self.resumed_at else ""
         return f"{name} is restored into {self.target}: {size}{resumed}"
@@ -107,6 +111,7 @@ class Restored:
             "undo": self.undo,
             "written": self.written,
             "rolled_back": self.rolled_back,
+            "later_snapshot": self.later.newest if self.later is not None else None,
         }
 
 
@@ -205,8 +210,8 @@ async def restore(job: RestoreJob, done: Callable[[Restored], None]) -> list[tup
 
     If one dataset fails, the others are tried, except those below it whose parent is missing then.
 
-    Returns: what failed, by name. Raises: Unreachable, PeerError, WrongReceiver, UsageError, NotRestorable, ZfsError:
-    then nothing was changed.
+    Returns: what failed, by name. Raises: Unreachable, PeerError, WrongReceiver, UsageError, NotRestorable, PoolError,
+    ZfsError: then nothing was changed.
     """
     plan = await _plan(job)
     failures = plan.failures
@@ -233,7 +238,11 @@ async def restore(job: RestoreJob, done: Callable[[Restored], None]) -> list[tup
                     done(await _restore_one(job, step, progress))
             except Unreachable as error:
                 failures.append((step.target, error))
-                failures += _left_over(plan, step)
+                failures += _left_over(plan, step, Unreachable("not tried, because the receiver is away"))
+                break
+            except PoolError as error:
+                failures.append((step.target, error))
+                failures += _left_over(plan, step, NotTried("not tried, because the pool cannot be used"))
                 break
             except FullsendError as error:
                 failures.append((step.target, error))
@@ -249,12 +258,16 @@ async def restore(job: RestoreJob, done: Callable[[Restored], None]) -> list[tup
     return failures
 
 
-def _left_over(plan: RestorePlan, after: ParentDataset | RestoreItem) -> list[tuple[str, FullsendError]]:
-    """Log, and return, what is not tried because the receiver was lost. Quotas above these datasets stay held back."""
+def _left_over(
+    plan: RestorePlan, after: ParentDataset | RestoreItem, why: FullsendError
+) -> list[tuple[str, FullsendError]]:
+    """Log, and return, what is not tried because the receiver or the pool was lost. Quotas above these datasets stay
+    held back.
+    """
     rest = plan.steps[plan.steps.index(after) + 1 :]
     for step in rest:
-        _log.error("%s: not tried, because the receiver is away: run the same command again to resume", step.target)
-    return [(step.target, Unreachable("not tried, because the receiver is away")) for step in rest]
+        _log.error("%s: %s: run the same command again to resume", step.target, why)
+    return [(step.target, why) for step in rest]
 
 
 async def _finish(job: RestoreJob, plan: RestorePlan, restored: Sequence[RestoreItem]) -> None:
@@ -262,15 +275,20 @@ async def _finish(job: RestoreJob, plan: RestorePlan, restored: Sequence[Restore
     if not restored or job.scratch_options is not None:
         return
     try:
-        found = await job.zfs.quotas_set(plan.into, recursive=job.wanted.recursive)
-        for item in reversed(restored):  # children first: the quota of a parent counts them
-            await _settle(job, item.target, _held(found.get(item.target, {})), plan)
-        above = lineage(plan.into)[1:]
-        found |= await job.zfs.quotas_set(*above, recursive=False) if above else {}
-        _say_held_back(job, plan, found, {item.target for item in restored})
-        await say_what_changed(job.zfs, plan.into, restored)
+        await while_usable(job.zfs, _pool(plan.into), _settle_all(job, plan, restored))
     except FullsendError as error:
         _log.warning("%s: its quotas and encryption could not be compared with those at home: %s", plan.into, error)
+
+
+async def _settle_all(job: RestoreJob, plan: RestorePlan, restored: Sequence[RestoreItem]) -> None:
+    """Raises: ZfsError."""
+    found = await job.zfs.quotas_set(plan.into, recursive=job.wanted.recursive)
+    for item in reversed(restored):  # children first: the quota of a parent counts them
+        await _settle(job, item.target, _held(found.get(item.target, {})), plan)
+    above = lineage(plan.into)[1:]
+    found |= await job.zfs.quotas_set(*above, recursive=False) if above else {}
+    _say_held_back(job, plan, found, {item.target for item in restored})
+    await say_what_changed(job.zfs, plan.into, restored)
 
 
 def _say_held_back(
@@ -382,9 +400,9 @@ def _at(item: RestoreItem, names: Iterable[str]) -> list[str]:
 
 
 async def _make(job: RestoreJob, place: ParentDataset) -> None:
-    """Create a parent. Raises: ZfsError, after it was logged."""
+    """Create a parent. Raises: ZfsError, PoolError, after it was logged."""
     try:
-        await job.zfs.create_unmounted(place.target)
+        await while_usable(job.zfs, _pool(place.target), job.zfs.create_unmounted(place.target))
     except FullsendError as error:
         _log.error("%s: %s", place.target, error)
         raise
@@ -410,17 +428,8 @@ async def _restore_one(job: RestoreJob, item: RestoreItem, progress: Progress) -
                 lost,
             )
         try:
-            if not count and item.discard:
-                await _discard_part(job, item)
-            if not count and back is not None:
-                await job.zfs.roll_back(back)
-            if (aside := item.aside.get(entry.file)) is not None:
-                await job.zfs.run("rename", *_at(item, aside))
-            rest = await _find_rest(job, item, entry)
-            if rest is not None:
-                resumed_at = rest.start
-                progress.skip(resumed_at)
-            await _receive(job, item, entry, progress, rest)
+            taking = _take(job, item, entry, progress)
+            resumed_at += await while_usable(job.zfs, _pool(item.target), taking)
         except FullsendError as error:
             why = f"{error}{await _in_the_way(job, item, entry, error)}"
             _log.error("%s: %s", item.target, _how_far(item, count, why))
@@ -441,13 +450,33 @@ async def _restore_one(job: RestoreJob, item: RestoreItem, progress: Progress) -
         *(item.wanted, item.target, len(item.chain), received, resumed_at, seconds, job.undo(item), item.package),
         written=bool(item.written) and not item.chain and back is None,
         rolled_back=bool(item.written) and back is not None,
+        later=item.later,
     )
 
 
+async def _take(job: RestoreJob, item: RestoreItem, entry: StreamEntry, progress: Progress) -> int:
+    """Receive one stream; before the first one do what the target needs for it.
+
+    Returns: the raw offset from which it was resumed; 0: its start. Raises: as _find_rest and _receive.
+    """
+    if entry is item.chain[0]:
+        if item.discard:
+            await _discard_part(job, item)
+        if (back := job.roll_back_to(item)) is not None:
+            await job.zfs.roll_back(back)
+    if (aside := item.aside.get(entry.file)) is not None:
+        await job.zfs.run("rename", *_at(item, aside))
+    rest = await _find_rest(job, item, entry)
+    if rest is not None:
+        progress.skip(rest.start)
+    await _receive(job, item, entry, progress, rest)
+    return 0 if rest is None else rest.start
+
+
 async def _roll_back_alone(job: RestoreJob, item: RestoreItem, snapshot: str) -> None:
-    """Roll a target back to the wanted snapshot, which it has. Raises: ZfsError, after it was logged."""
+    """Roll a target back to the wanted snapshot, which it has. Raises: ZfsError, PoolError: it was logged."""
     try:
-        await job.zfs.roll_back(snapshot)
+        await while_usable(job.zfs, _pool(item.target), job.zfs.roll_back(snapshot))
     except FullsendError as error:
         why = f"it has @{item.newest}, but cannot be rolled back to it: {error}"
         _log.error("%s: %s; it is as it was: run the same command again", item.target, why)
@@ -495,21 +524,30 @@ async def _receive(
     Raises: ZfsError, DamagedTransfer, Unreachable, PeerError.
     """
     pool = _pool(item.target)
+    options = job.options(item, entry)
     try:
-        await _receive_once(job, item, entry, progress, rest)
+        await _receive_once(job, item, entry, progress, rest, options=options)
     except ZfsError as error:
-        # A pool without features refuses -s before it reads anything; a stream that it refuses anyway fails once more.
-        if not error.not_upgraded or rest is not None or "-s" not in job.options(item, entry):
+        if not error.not_upgraded or rest is not None or "-s" not in options:
             raise
+        # A pool without features refuses -s before it reads anything. ZFS has the same words for a feature that the
+        # stream needs: then it is refused without -s, too, and that is no reason to keep no part of other streams.
+        less = [each for each in options if each != "-s"]
+        await _receive_once(job, item, entry, progress, rest, options=less)
         job.keeps_no_part.add(pool)
         _log.warning("%s: the pool keeps no part of a stream (%s): one that is interrupted starts over", pool, error)
-        await _receive_once(job, item, entry, progress, rest)
 
 
 async def _receive_once(
-    job: RestoreJob, item: RestoreItem, entry: StreamEntry, progress: Progress, rest: Rest | None
+    job: RestoreJob,
+    item: RestoreItem,
+    entry: StreamEntry,
+    progress: Progress,
+    rest: Rest | None,
+    *,
+    options: Sequence[str],
 ) -> None:
-    async with job.zfs.receive(*job.options(item, entry), item.target) as receiving:
+    async with job.zfs.receive(*options, item.target) as receiving:
         # One connection for each stream: none is idle while `zfs receive` finishes.
         whole = False
         with contextlib.suppress(BrokenPipeError):  # its exit status says why it has stopped reading

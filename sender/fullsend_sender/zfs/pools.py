@@ -35,7 +35,7 @@ _LOOK_EVERY: Final = 10.0
 
 
 class PoolError(FullsendError):
-    """A pool whose datasets cannot be listed, and so not pushed."""
+    """A pool that cannot be used, or whose datasets cannot be listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Pools:
         if health not in _UNUSABLE:
             return None
         then = f", then `zpool clear {pool}`" if health == "SUSPENDED" else ""
-        return PoolError(f"the pool is {health}, and its datasets cannot be pushed: see `zpool status -v {pool}`{then}")
+        return PoolError(f"the pool is {health}, and cannot be used: see `zpool status -v {pool}`{then}")
 
     def absent(self, pool: str) -> str:
         """Return text for a pool that is not imported."""

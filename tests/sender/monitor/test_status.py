@@ -311,7 +311,7 @@ def test_a_suspended_pool_is_no_backup_and_check_says_so(
     assert sender.fullsend("check").returncode == 0
     fake.pool("ext", health="SUSPENDED")
     assert sender.fullsend("push").returncode == 1
-    assert "ext/b: the pool is SUSPENDED, and its datasets cannot be pushed" in said(sender, 2)[0]
+    assert "ext/b: the pool is SUSPENDED, and cannot be used" in said(sender, 2)[0]
     checked = sender.fullsend("check")
     assert (checked.returncode, b"ext: the pool is SUSPENDED" in checked.stdout) == (1, True)
 

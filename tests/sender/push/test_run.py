@@ -118,7 +118,7 @@ async def test_a_pool_that_is_suspended_amid_a_push_holds_up_no_other(
     said = {name.partition("@")[0]: str(error) for name, error in summary.failures}
     assert list(said) == ["ext/b", "ext/c"]
     for each in said.values():
-        assert each.startswith("the pool is SUSPENDED, and its datasets cannot be pushed: see `zpool status -v ext`")
+        assert each.startswith("the pool is SUSPENDED, and cannot be used: see `zpool status -v ext`")
     # Nothing is asked of it any more; what is held is let go of by a later run.
     after = [line for line in host.fake.commands if "ext/c@" in line and line.split()[0] in {"release", "destroy"}]
     assert after + [line for line in host.ran("send") if "ext/c@" in line and "-nP" not in line] == []

@@ -136,8 +136,7 @@ async def test_a_suspended_pool_keeps_no_other_from_being_pushed(host: Host) -> 
         summary = await host.push(*asked, **options)
         assert [name for name, _error in summary.failures] == ["ext"]
         assert str(summary.failures[0][1]) == (
-            "the pool is SUSPENDED, and its datasets cannot be pushed: see `zpool status -v ext`, then"
-            " `zpool clear ext`"
+            "the pool is SUSPENDED, and cannot be used: see `zpool status -v ext`, then `zpool clear ext`"
         )
         assert not any("ext" in line for line in host.fake.commands)
     assert (await host.push("**", exclude=["ext"])).failures == []

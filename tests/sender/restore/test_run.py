@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from tests.fakezfs import FakeZfs
 from fullsend_protocol.shared.errors import Unreachable
 from fullsend_protocol.shared.units import format_time
 from fullsend_sender.restore import run as restoring
+from fullsend_sender.zfs.pools import while_usable
 
 #: What holds quotas and reservations back until all is restored.
 HELD = "-o quota=4E -o refquota=4E -o reservation=1 -o refreservation=1"
@@ -226,9 +229,20 @@ def test_a_target_that_was_written_to_since_the_wanted_snapshot(hosts: Hosts) ->
     said = programs.good(hosts.run(*target)).decode()
     assert f"tank/home@{last['snapshot']} is in pool/home already, and pool/home was written to since (-F disc" in said
     assert back not in hosts.there.commands
-    # An older snapshot that it has as well is there, and no reason to discard anything.
-    programs.good(hosts.run("-F", f"tank/home@{first['snapshot']}", "--into", "pool/home"))
+    # An older snapshot that it has as well is there, and no reason to discard anything: that is for a person.
+    older = (f"tank/home@{first['snapshot']}", "--into", "pool/home")
+    way = f"`zfs rollback -r pool/home@{first['snapshot']}` goes back, and destroys what is newer"
+    (done,) = hosts.restore(*older)
+    assert (done["streams"], done["rolled_back"], done["later_snapshot"]) == (0, False, last["snapshot"])
+    said = programs.good(hosts.run(*older)).decode()
+    assert f"{older[0]} is in pool/home already, below @{last['snapshot']}: {way}\n" in said
+    said = hosts.refused(2, "-F", *older)
+    below = f"@{first['snapshot']} already, below @{last['snapshot']}"
+    assert f"pool/home has {below}, and -F destroys no snapshot: {way}" in said
     assert not any(line.startswith("rollback") for line in hosts.there.commands)
+    hosts.there.edit(lambda state: state["datasets"]["pool/home"]["snapshots"][-1].update(holds=["mine"]))
+    said = programs.good(hosts.run(*older)).decode()
+    assert f"{way}, once @{last['snapshot']} has no hold (`zfs holds`)\n" in said
     lines = programs.good(hosts.run("-n", "-F", *target)).decode().splitlines()
     assert lines[0] == f"{hosts.there.program} {back}  # -F"
     hosts.there.fail("rollback", "cannot rollback: dataset is busy")
@@ -240,6 +254,14 @@ def test_a_target_that_was_written_to_since_the_wanted_snapshot(hosts: Hosts) ->
     assert back in hosts.there.commands
     (done,) = hosts.restore("-F", *target)
     assert (done["rolled_back"], hosts.received()) == (False, [])
+    # What was written a moment ago counts, too: `zfs list` does not tell it before the pool has written it out.
+    hosts.there.change("pool/home", synced=False)
+    (done,) = hosts.restore(*target)
+    assert done["written"]
+    hosts.there.rollback(f"pool/home@{last['snapshot']}")
+    hosts.there.change("pool/home", synced=False)
+    (done,) = hosts.restore("-F", *target)
+    assert (done["rolled_back"], back in hosts.there.commands) == (True, True)
 
 
 @pytest.mark.slow
@@ -1002,6 +1024,47 @@ def test_a_pool_without_features_takes_it_without_keeping_parts(hosts: Hosts) ->
     assert done.stderr.decode().count("the pool keeps no part of a stream") == 1
     assert hosts.guids("pool/back") == [first["guid"], second["guid"]]
     assert [line.split()[:2] for line in hosts.received()] == [["-u", "-s"], ["-u", "-o"], ["-u", "-o"]]
+
+
+@pytest.mark.slow
+def test_a_stream_that_a_pool_cannot_take_is_no_reason_to_keep_no_part_of_others(hosts: Hosts) -> None:
+    """ZFS has the same words for a feature that the pool lacks, whichever it is."""
+    for name in ("tank/a", "tank/b"):
+        hosts.here.create(name)
+        hosts.push(name)
+    why = "cannot receive new filesystem stream: pool must be upgraded to receive this stream."
+    hosts.there.fail("pool/back/a", why)
+    said = hosts.refused(1, "-r", "tank", "--into", "pool/back")
+    assert why in said
+    assert "the pool keeps no part of a stream" not in said
+    assert [line.split()[:2] for line in hosts.received()] == [["-u", "-s"], ["-u", "-o"], ["-u", "-s"]]
+
+
+@pytest.mark.slow
+def test_a_pool_that_is_suspended_meanwhile_ends_the_restore(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`zfs receive` waits in the kernel then, and may not end before somebody clears the pool."""
+    monkeypatch.setattr(restoring, "while_usable", functools.partial(while_usable, every=0.01))
+    for name in ("tank/a", "tank/b", "tank/c"):
+        hosts.here.create(name)
+        hosts.push(name)
+    hosts.there.fail("pool/back/b", "hang")
+
+    def suspend() -> None:
+        programs.wait_for(lambda: any(line.endswith("pool/back/b") for line in hosts.received()))
+        hosts.there.pool("pool", health="SUSPENDED")
+
+    suspending = threading.Thread(target=suspend)
+    suspending.start()
+    said = hosts.refused(1, "-r", "tank", "--into", "pool/back")
+    suspending.join()
+    assert " failed: the pool is SUSPENDED, and cannot be used: see `zpool status -v pool`, then `zpool cl" in said
+    assert "pool/back/c: not tried, because the pool cannot be used: run the same command again to resume\n" in said
+    assert [line.split()[-1] for line in hosts.received()] == ["pool/back/a", "pool/back/b"]
+    assert "the pool is SUSPENDED" in hosts.refused(1, "-r", "tank", "--into", "pool/back")
+    hosts.there.mend()
+    hosts.there.pool("pool", health="ONLINE")
+    hosts.restore("-r", "tank", "--into", "pool/back")
+    assert [line.split()[-1] for line in hosts.received()] == ["pool/back/b", "pool/back/c"]
 
 
 @pytest.mark.slow
