@@ -13,7 +13,8 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-#: What it runs. A send that it was not told of fails, as does one whose file is there with `.fails`.
+#: What it runs. A send that it was not told of fails, as does one whose file is there with `.fails`; one with `.stalls`
+#: does not end.
 _PROGRAM = """\
 #!/bin/sh
 cd {folder} || exit 9
@@ -25,7 +26,12 @@ case "$1" in
 esac
 [ -e "$name" ] || {{ echo "cannot open '$*': dataset does not exist" >&2; exit 1; }}
 cat "$name"
+[ ! -e "$name.stalls" ] || exec sleep 3600
 [ ! -e "$name.fails" ] || {{ echo "warning: cannot send '$*': Input/output error" >&2; exit 1; }}
+"""
+_ZPOOL = """\
+#!/bin/sh
+exec cat {folder}/health
 """
 
 
@@ -41,9 +47,11 @@ class GenuineZfs:
         made = cls(folder)
         (folder / "listing").touch()
         (folder / "commands").touch()
-        program = folder / "zfs"
-        program.write_text(_PROGRAM.format(folder=folder))
-        program.chmod(0o700)
+        (folder / "health").touch()
+        for name, text in (("zfs", _PROGRAM), ("zpool", _ZPOOL)):
+            program = folder / name
+            program.write_text(text.format(folder=folder))
+            program.chmod(0o700)
         return made
 
     @property
@@ -68,12 +76,18 @@ class GenuineZfs:
         kept = [line for line in self._listing if line.partition("\t")[0] != name]
         (self.folder / "listing").write_text("".join(f"{line}\n" for line in kept))
 
-    def sends(self, raw: bytes, *arguments: str, fails: bool = False) -> None:
-        """Print this for `zfs send ARGUMENTS`. `fails`: and then fail."""
+    def pool(self, name: str, health: str) -> None:
+        """Have a pool of this health, for `zpool list`; without it no pool is listed."""
+        (self.folder / "health").write_text(f"{name}\t{health}\n")
+
+    def sends(self, raw: bytes, *arguments: str, fails: bool = False, stalls: bool = False) -> None:
+        """Print this for `zfs send ARGUMENTS`. `fails`: and then fail; `stalls`: and then do not end."""
         name = hashlib.sha256(" ".join(("send", *arguments)).encode()).hexdigest()
         (self.folder / name).write_bytes(raw)
         if fails:
             (self.folder / f"{name}.fails").touch()
+        if stalls:
+            (self.folder / f"{name}.stalls").touch()
 
     @property
     def _listing(self) -> list[str]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -26,6 +26,7 @@ from fullsend_sender.drill.trees import Comparer, TreeComparison
 from fullsend_sender.transfer.pipes import Source
 from fullsend_sender.zfs import inventory
 from fullsend_sender.zfs.commands import ZfsError
+from fullsend_sender.zfs.pools import while_usable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,6 +43,8 @@ _T = TypeVar("_T")
 
 #: Differences that are told in the one line.
 _TOLD: Final = 3
+#: Seconds that a thread has to stop. The kernel may hold it in a suspended pool until a person clears that.
+_STOPS_WITHIN: Final = 10.0
 #: Properties without which the same files show other extended attributes.
 _SHOWING: Final = ("acltype", "xattr")
 
@@ -94,7 +97,8 @@ class SnapshotComparer:
     async def compare(self, target: str, entry: StreamEntry) -> Comparison:
         """Compare. `target`: the restored dataset; `entry`: the stream that ends its chain.
 
-        Raises: ZfsError, StreamError, FullsendError if it cannot be compared although the snapshot is here.
+        Raises: ZfsError, StreamError, FullsendError if it cannot be compared although the snapshot is here; PoolError
+        if one of the two pools is suspended meanwhile.
         """
         restored = inventory.parse((await self._zfs.listing([target], recursive=False))[0]).get(target)
         name = next((each.name for each in restored.snapshots if each.guid == entry.guid), None) if restored else None
@@ -108,7 +112,13 @@ class SnapshotComparer:
             return Comparison(
                 "guid", ok=True, text=f"received whole, with its GUID; nothing was compared, because {gone}"
             )
-        copy = f"{target}@{name}"
+        comparing = self._compare_both(restored, f"{target}@{name}", live, entry)
+        for pool in {restored.pool, live.dataset.pool}:
+            comparing = while_usable(self._zfs, pool, comparing)
+        return await comparing
+
+    async def _compare_both(self, restored: Dataset, copy: str, live: LiveSnapshot, entry: StreamEntry) -> Comparison:
+        """Compare two snapshots that are there. `copy`: the restored one. Raises: as `compare`."""
         try:
             why = await self._keys(restored, live)
         except OtherKey as error:
@@ -118,7 +128,7 @@ class SnapshotComparer:
         if why:
             return await self._compare_blocks(restored, copy, live, entry, why)
         try:
-            await self._show_alike(target, live.dataset.name)
+            await self._show_alike(restored.name, live.dataset.name)
             found = await self._in_thread(lambda stop: self._compare_files(live.name, copy, stop))
         except CannotMount as error:
             return await self._compare_blocks(restored, copy, live, entry, str(error))
@@ -195,17 +205,34 @@ class SnapshotComparer:
             return Comparer(here, there, progress=self._progress, stopped=stop.is_set).compare()
 
     async def _in_thread(self, work: Callable[[threading.Event], _T]) -> _T:
-        """Call `work` in a thread of its own, which ends with it. A cancellation stops it, and waits for its end."""
+        """Call `work` in a thread of its own, which ends with it. A cancellation stops it, and waits for its end, but
+        not longer than _STOPS_WITHIN.
+        """
         stop = threading.Event()
-        with ThreadPoolExecutor(1, thread_name_prefix="compare") as thread:
-            running = asyncio.get_running_loop().run_in_executor(thread, work, stop)
+        result = Future[_T]()
+        result.set_running_or_notify_cancel()  # from now on nothing but the thread decides how it ends
+
+        def call() -> None:
             try:
-                return await asyncio.shield(running)
-            except asyncio.CancelledError:
-                stop.set()
-                await asyncio.wait([running])
+                result.set_result(work(stop))
+            except BaseException as error:  # noqa: BLE001 - it is the caller's
+                result.set_exception(error)
+
+        # The program ends although such a thread does not.
+        thread = threading.Thread(target=call, name="compare", daemon=True)
+        thread.start()
+        running = asyncio.wrap_future(result)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait([running], timeout=_STOPS_WITHIN)
+            if not running.cancel():
                 running.exception()  # it was stopped: nobody asks how
-                raise
+            raise
+        finally:
+            if result.done():
+                thread.join()
 
     # --- blocks
 

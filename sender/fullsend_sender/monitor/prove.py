@@ -43,6 +43,7 @@ from fullsend_sender.transfer.pipes import Source
 from fullsend_sender.transfer.retry import RetryTimer
 from fullsend_sender.zfs import inventory
 from fullsend_sender.zfs.commands import ZfsError
+from fullsend_sender.zfs.pools import PoolError, look, while_usable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -193,6 +194,7 @@ class Prover:
         self._without_base = without_base
         self._timeouts = timeouts
         self._datasets: dict[str, Dataset] = {}
+        self._unusable: dict[str, PoolError] = {}
 
     async def merged(self, *, again: bool = False) -> list[StoredCopy]:
         """Return what the receiver has merged and nobody has proven; `again`: also what was proven before.
@@ -223,7 +225,8 @@ class Prover:
         return [_copy(each) for each in found]
 
     async def prove(self, copies: Sequence[StoredCopy]) -> AsyncIterator[ProofOutcome]:
-        """Yield what is found of each stream, which may take as long as a push of it.
+        """Yield what is found of each stream, which may take as long as a push of it. What is of a pool that cannot be
+        used has failed, and delays the others by a minute at most.
 
         Raises: OlderReceiver, Unreachable, WrongReceiver, PeerError of the receiver as a whole, ZfsError, UsageError
         if the datasets cannot be listed.
@@ -235,8 +238,15 @@ class Prover:
     # --- this host
 
     async def _list(self, names: Sequence[str]) -> None:
-        for start in range(0, len(names), _LISTED):
-            part = names[start : start + _LISTED]
+        if not names:
+            return
+        pools = await look(self._zfs)
+        obstacles = {pool: pools.obstacle(pool) for pool in pools.health}
+        self._unusable = {pool: error for pool, error in obstacles.items() if error is not None}
+        # One unusable pool among the names would fail the listing of all.
+        usable = [name for name in names if name.partition("/")[0] not in self._unusable]
+        for start in range(0, len(usable), _LISTED):
+            part = usable[start : start + _LISTED]
             listing, _unknown = await self._zfs.listing(part, recursive=False)
             datasets = inventory.parse(listing)
             self._datasets |= {name: datasets[name] for name in part if name in datasets}
@@ -280,12 +290,19 @@ class Prover:
     # --- one stream
 
     async def _prove(self, copy: StoredCopy) -> ProofOutcome:
-        return await self._kept(copy, self._compare(copy))
+        """Compare a stream, as long as its pool can be used. Raises: as `prove`."""
+        pool = copy.dataset.partition("/")[0]
+        if pool not in self._unusable:
+            try:
+                return await while_usable(self._zfs, pool, self._kept(copy, lambda: self._compare(copy)))
+            except PoolError as error:
+                self._unusable[pool] = error
+        return ProofOutcome(copy, "failed", str(self._unusable[pool]))
 
-    async def _kept(self, copy: StoredCopy, comparison: Awaitable[ProofOutcome]) -> ProofOutcome:
+    async def _kept(self, copy: StoredCopy, compare: Callable[[], Awaitable[ProofOutcome]]) -> ProofOutcome:
         """Return what a comparison has found, or what was in its way and is of this stream alone."""
         try:
-            return await comparison
+            return await compare()
         except _NotComparable as error:
             return ProofOutcome(copy, "impossible", str(error))
         except (ZfsError, StreamError) as error:
@@ -317,7 +334,7 @@ class Prover:
         if outcome.result != "different" or copy.base_guid is None:
             return replace(outcome, properties=properties)
         alike = await self._is_same_but_for_frees(copy, arguments, stored)
-        outcome = await self._kept(copy, self._compare_state(copy, [*options, target], stored))
+        outcome = await self._kept(copy, lambda: self._compare_state(copy, [*options, target], stored))
         if outcome.result in {"impossible", "failed"}:  # that its bytes differ must be said
             outcome = replace(outcome, result="differs")
         return replace(outcome, but_for_frees=alike)

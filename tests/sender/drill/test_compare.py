@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -13,10 +14,12 @@ from tests.fakezfs import Blocks, FakeZfs
 from tests.sender.restore.test_chains import entry
 
 from fullsend_protocol.format.manifest import StreamEntry
+from fullsend_sender.drill import compare as comparing
 from fullsend_sender.drill.compare import Comparison, LiveSnapshot, SnapshotComparer
 from fullsend_sender.drill.mounts import CannotMount
 from fullsend_sender.zfs import inventory
 from fullsend_sender.zfs.commands import Zfs, ZfsError
+from fullsend_sender.zfs.pools import PoolError, while_usable
 
 INTO = "tank/drill"
 TARGET = f"{INTO}/fullsend-drill-0123456789abcdef/restored"
@@ -229,3 +232,33 @@ async def test_an_interruption_ends_the_thread(pool: Pool) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended.is_set()
+
+
+async def test_a_suspended_pool_ends_the_comparison_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "while_usable", functools.partial(while_usable, every=0.01))
+    pool = Pool(tmp_path, kind="volume")
+    pool.fake.fail(f"send {LIVE}@a", "stall")
+    with pytest.raises(PoolError, match="the pool is SUSPENDED"):
+        await pool.compare(progress=lambda _size: pool.fake.pool("tank", health="SUSPENDED"))
+
+
+async def test_a_thread_that_the_kernel_holds_is_not_waited_for(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparing, "while_usable", functools.partial(while_usable, every=0.01))
+    monkeypatch.setattr(comparing, "_STOPS_WITHIN", 0.01)
+    cleared = threading.Event()
+    held: list[threading.Thread] = []
+
+    def progress(_size: int) -> None:
+        held.append(threading.current_thread())
+        pool.fake.pool("tank", health="SUSPENDED")
+        cleared.wait()
+
+    try:
+        with pytest.raises(PoolError, match="the pool is SUSPENDED"):
+            await pool.compare(progress=progress)
+        assert held[0].is_alive()
+        assert held[0].daemon  # so that the program can end
+    finally:
+        cleared.set()
+        for each in held:
+            each.join()

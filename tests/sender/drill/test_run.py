@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,9 @@ from tests.sender.restore.test_chains import entry as stored_entry
 from fullsend_sender.drill.run import DrillJob, DrillOutcome, _report
 from fullsend_sender.drill.scratch import PROPERTY
 from fullsend_sender.host.identity import Identity
+from fullsend_sender.restore import run as restoring
 from fullsend_sender.zfs.commands import Zfs
+from fullsend_sender.zfs.pools import while_usable
 
 INTO = "tank/drill"
 HOME = "tank/home"
@@ -158,6 +162,30 @@ def test_a_receive_that_fails_is_a_failure(drills: Drills) -> None:
     drills.fake.fail("receive", "cannot receive new filesystem stream: out of space")
     said = drills.drill(HOME, code=1)
     assert "out of space" in said["text"]
+    assert drills.fake.datasets() == drills.before
+
+
+def test_a_pool_that_is_suspended_meanwhile_is_a_failure_that_both_sides_know(
+    drills: Drills, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drill that waited for it held up all later ones."""
+    monkeypatch.setattr(restoring, "while_usable", functools.partial(while_usable, every=0.01))
+    drills.fake.fail("receive", "hang")
+
+    def suspend() -> None:
+        programs.wait_for(lambda: any(line.startswith("receive") for line in drills.fake.commands))
+        drills.fake.pool("tank", health="SUSPENDED")
+
+    suspending = threading.Thread(target=suspend)
+    drills.fake.forget_commands()
+    suspending.start()
+    said = drills.drill("--newest", HOME, code=1)
+    suspending.join()
+    assert said["text"].startswith("not restored: the pool is SUSPENDED, and cannot be used: ")
+    assert (said["ok"], said["reported"], drills.kept()[HOME]["ok"]) == (False, True, False)
+    drills.fake.mend()
+    drills.fake.pool("tank", health="ONLINE")
+    assert drills.drill("--newest", HOME)["ok"]
     assert drills.fake.datasets() == drills.before
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +9,10 @@ import pytest
 from tests.fakezfs import FakeZfs
 from tests.sender.restore.test_chains import entry
 
+from fullsend_sender.drill import scratch as scratching
 from fullsend_sender.drill.scratch import PROPERTY, NotDestroyed, Scratch, leftovers
 from fullsend_sender.zfs.commands import Zfs
+from fullsend_sender.zfs.pools import PoolError, while_usable
 
 INTO = "tank/drill"
 MARK = "0123456789abcdef"
@@ -137,6 +141,30 @@ async def test_what_is_in_use_stays_and_the_next_drill_tries_again(fake: FakeZfs
     (found,) = await leftovers(zfs(fake), INTO)
     await found.destroy(zfs(fake))
     assert fake.datasets() == {"tank", INTO}
+
+
+async def test_a_suspended_pool_ends_the_wait(fake: FakeZfs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scratching, "while_usable", functools.partial(while_usable, every=0.01))
+
+    async def suspend(command: str) -> None:
+        while not any(line.startswith(command) for line in fake.commands):
+            await asyncio.sleep(0.01)
+        fake.pool("tank", health="SUSPENDED")
+
+    scratch = Scratch.new(INTO)
+    await scratch.create(zfs(fake), 1 << 20)
+    fake.fail("destroy", "hang")
+    suspending = asyncio.create_task(suspend("destroy"))
+    with pytest.raises(NotDestroyed, match=r"the pool is SUSPENDED.*; the next drill tries again"):
+        await scratch.destroy(zfs(fake))
+    await suspending
+    fake.pool("tank", health="ONLINE")
+    fake.forget_commands()
+    fake.fail("create", "hang")
+    suspending = asyncio.create_task(suspend("create"))
+    with pytest.raises(PoolError, match="the pool is SUSPENDED"):
+        await Scratch.new(INTO).create(zfs(fake), 1 << 20)
+    await suspending
 
 
 def test_what_is_received_is_marked_and_hidden() -> None:

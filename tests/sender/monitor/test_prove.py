@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import hashlib
 import itertools
 import os
@@ -24,8 +25,10 @@ from fullsend_protocol.stream.records import RecordType, Walker
 from fullsend_protocol.stream.without_frees import HashWithoutFrees
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import ConnectionEnded
+from fullsend_sender.monitor import prove as comparing
 from fullsend_sender.monitor.prove import OlderReceiver, ProofOutcome, Prover, StoredCopy
 from fullsend_sender.zfs.commands import Zfs, ZfsError
+from fullsend_sender.zfs.pools import while_usable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -521,3 +524,37 @@ async def test_a_cancellation_ends_zfs_send(proving: Proving, tmp_path: Path) ->
         await task
     with pytest.raises(ProcessLookupError):
         os.kill(int(note.read_text()), 0)
+
+
+async def test_a_pool_that_is_suspended_meanwhile_delays_no_other(
+    proving: Proving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`zfs send` waits in the kernel then, and may not end before somebody clears the pool."""
+    monkeypatch.setattr(comparing, "while_usable", functools.partial(while_usable, every=0.01))
+    at = f"@{snapshot(FULL)}"
+    for name in ("ext/b", "ext/c"):
+        proving.desk.keep(FULL, dataset=name, file=f"{name}.zfs.zst")
+        proving.zfs.dataset(name)
+        proving.zfs.add(name, snapshot(FULL), str(facts_of(FULL).guid))
+    proving.desk.keep(FULL)
+    proving.has(FULL)
+    proving.zfs.sends(FULL[: len(FULL) // 2], f"ext/b{at}", stalls=True)
+    proving.zfs.sends(FULL, f"{HOME}{at}")
+    proving.zfs.pool("ext", "ONLINE")
+
+    async def suspend() -> None:
+        while f"send ext/b{at}" not in proving.zfs.commands:
+            await asyncio.sleep(0.01)
+        proving.zfs.pool("ext", "SUSPENDED")
+
+    suspending = asyncio.create_task(suspend())
+    for _again in range(2):  # at the second time it is suspended from the start
+        found = await proving.prove()
+        assert results(found) == ["failed", "failed", "same"]
+        for each in found[:2]:
+            assert each.why.startswith("the pool is SUSPENDED, and cannot be used: see `zpool status -v ext`")
+    await suspending
+    commands = proving.zfs.commands
+    assert [line for line in commands if line.startswith("send ext/")] == [f"send ext/b{at}"]
+    # One such name would fail the listing of all.
+    assert ["ext/" in line for line in commands if line.startswith("list")] == [True, False]
