@@ -338,6 +338,27 @@ def test_the_service_runs_as_the_user_that_got_the_store() -> None:
     assert f"Group={nobody.pw_gid}" in text
 
 
+@needs_root
+def test_the_hooks_run_as_the_same_user(systemd_plan: InitOptions, tight_umask: None) -> None:
+    asked = replace(systemd_plan, user="nobody")
+    setup.init(asked)
+    nobody = pwd.getpwnam("nobody")
+    both = [setup.drop_in(asked), setup.hooks_drop_in(asked)]
+    assert [path.parent.name for path in both if path] == ["fullsendd.service.d", "fullsendd-hooks.service.d"]
+    for drop_in in both:
+        assert settings_of(drop_in)[-2:] == ["User=nobody", f"Group={nobody.pw_gid}"]
+    assert both[1] is not None
+    assert both[1].stat().st_mode & 0o777 == 0o644
+
+
+def test_hooks_of_the_units_own_user_need_no_drop_in(systemd_plan: InitOptions) -> None:
+    assert setup.hooks_drop_in(systemd_plan) is None
+    assert setup.hooks_drop_in(replace(systemd_plan, user="fullsend")) is None
+    setup.init(systemd_plan)
+    assert systemd_plan.units is not None
+    assert [path.name for path in systemd_plan.units.iterdir()] == ["fullsendd.service.d"]
+
+
 @pytest.mark.parametrize("name", ["units", "line\nbreak"])
 def test_a_drop_in_that_cannot_be_written_is_no_failure_and_is_said(
     systemd_plan: InitOptions, name: str, caplog: pytest.LogCaptureFixture
