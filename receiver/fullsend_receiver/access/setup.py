@@ -43,8 +43,9 @@ _HIDDEN: Final = {
 
 @dataclass(frozen=True, slots=True)
 class InitOptions:
-    """The options of `init`. `user`: the user that is to own the store, None: the user who runs it; `bucket`: how the
-    bucket of `store` is reached, unused if that is a folder.
+    """The options of `init`. `user`: the user that is to own the store, None: the user who runs it; `new_key`: with
+    `adopt`, for a store in a bucket whose key is lost; `bucket`: how the bucket of `store` is reached, unused if that
+    is a folder.
 
     `units`: the folder of the system's unit files, for the drop-in. None: systemd's own, if it exists and root makes
     the configuration that fullsendd.service reads; otherwise there is no drop-in.
@@ -56,6 +57,7 @@ class InitOptions:
     advertise: Sequence[str]
     user: str | None
     adopt: bool
+    new_key: bool = False
     units: Path | None = None
     bucket: BucketSettings = field(default_factory=BucketSettings)
 
@@ -82,7 +84,7 @@ def init(plan: InitOptions) -> str:
         require_outside(root)
     config.parse(_render(plan, "none"), "--listen, --advertise")  # raises now if nothing could read it later
     _make_config_folder(plan.config.absolute().parent, for_all=owner is not None)
-    if owner is not None and not plan.adopt:
+    if owner is not None and (plan.new_key or not plan.adopt):
         _make_parents(root)
     was_there = root.exists()
     store, store_id = _make(plan)
@@ -104,7 +106,9 @@ def init(plan: InitOptions) -> str:
 def _render(plan: InitOptions, store_id: str) -> str:
     if isinstance(plan.store, Path):
         return config.render(plan.folder, store_id, plan.listen, plan.advertise)
-    return config.render(plan.store, store_id, plan.listen, plan.advertise, plan.bucket, is_first=not plan.adopt)
+    return config.render(
+        plan.store, store_id, plan.listen, plan.advertise, plan.bucket, is_first=plan.new_key or not plan.adopt
+    )
 
 
 def _make(plan: InitOptions) -> tuple[Store, str]:
@@ -116,6 +120,9 @@ def _make(plan: InitOptions) -> tuple[Store, str]:
         adopted, store_id = LocalStore(root), read_id(root)
         identity.fingerprint(adopted)
         return adopted, store_id
+    if plan.new_key:
+        addresses = map(config.parse_address, plan.advertise)
+        return bucket_setup.adopt_with_new_key(plan.store, plan.bucket, addresses)
     return bucket_setup.make(plan.store, plan.bucket, adopt=plan.adopt)
 
 

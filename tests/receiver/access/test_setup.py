@@ -129,6 +129,23 @@ def test_home_of_a_bucket_is_given_to_its_user_and_nothing_beside_it(
     assert not was_there or (home / "other").stat().st_uid == 0
 
 
+def test_host_with_a_new_key_prunes_and_checks_as_the_only_one(
+    plan: InitOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = MemoryBucket()
+    monkeypatch.setattr(bucket_setup, "reach", lambda _place, _settings: bucket)
+    first = replace(plan, store=BucketPlace("backups", "zfs"), bucket=config.BucketSettings(home=tmp_path / "lost"))
+    lost = setup.init(first)
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    home = tmp_path / "deep" / "home"
+    asked = replace(first, config=tmp_path / "new.toml", bucket=config.BucketSettings(home=home), adopt=True, user=user)
+    assert setup.init(replace(asked, new_key=True)) != lost
+    made = config.load(asked.config)
+    assert (made.store_id, made.folder) == (config.load(first.config).store_id, home)
+    assert made.prune_at is not None
+    assert made.scrub_every > 0
+
+
 def test_the_store_is_given_to_its_user_all_of_it(plan: InitOptions) -> None:
     if os.geteuid() != 0:
         # Only root can give; the user who runs this may still name itself.
