@@ -42,6 +42,8 @@ def test_the_storage_host_and_its_disk_but_not_the_copy(receiver: Receiver, send
     good(receiver.fullsendd("copy", "--to", copy.env["FULLSENDD_CONFIG"]))
     receiver.stop()
     shutil.rmtree(receiver.store)
+    (copy.folder / "receiver.toml").unlink()  # it was on the storage host
+    copy.init("--adopt")
     with started(copy):
         line = copy.invite("alpha", "--replace")
         good(sender.fullsend("join", line, "--as", "offsite"))

@@ -71,7 +71,8 @@ def test_hooks_run_as_the_stores_owner_and_outside_of_the_daemons_sandbox() -> N
     assert said["User"] == said["Group"] == [setup._SERVICE_USER]
     assert not said.keys() & {"NoNewPrivileges", "ProtectSystem", "PrivateNetwork", "SystemCallFilter", "PrivateTmp"}
     assert said["RestartPreventExitStatus"] == [str(int(Exit.USAGE))]
-    assert not said.keys() & {"Requires", "BindsTo", "PartOf"}  # it says that the daemon does not run
+    # It says that the daemon does not run, or that the store's disk does not come.
+    assert not said.keys() & {"Requires", "BindsTo", "PartOf", "RequiresMountsFor"}
 
 
 def test_hooks_may_end_before_systemd_kills() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -25,17 +27,31 @@ def damage(receiver: Receiver, file: PurePosixPath, at: int) -> None:
     path.write_bytes(bytes(data))
 
 
-def read_only(receiver: Receiver, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command where the store is mounted read-only. Skips the test where we may not mount."""
+def read_only(receiver: Receiver, *command: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command where the store, or another folder, is mounted read-only. Skips the test where we may not mount."""
+    fullsendd = [sys.executable, "-m", "fullsend_receiver", "--config", str(receiver.config)]
+    return subprocess.run(
+        [*_read_only(folder or receiver.store), *fullsendd, *command], capture_output=True, text=True, check=False
+    )
+
+
+@contextlib.contextmanager
+def read_only_process(receiver: Receiver, command: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a program where the store is mounted read-only, and kill it afterwards. Skips the test as `read_only`."""
+    with subprocess.Popen([*_read_only(receiver.store), *command], stdin=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _read_only(folder: Path) -> list[str]:
+    """Return what runs a command where a folder is mounted read-only, as in a sandbox: its file system is not. Skips
+    the test where we may not mount.
+    """
     script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
-    unshared = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
-    may = subprocess.run([*unshared, script, receiver.store, "true"], capture_output=True, check=False)
+    inside = ["unshare", "--mount", "--map-root-user", "sh", "-c", script, str(folder)]
+    may = subprocess.run([*inside, "true"], capture_output=True, check=False)
     if may.returncode:
         pytest.skip(f"cannot mount here: {may.stderr.decode()}")
-    fullsendd: list[str | Path] = [sys.executable, "-m", "fullsend_receiver", "--config", receiver.config]
-    return subprocess.run(
-        [*unshared, script, receiver.store, *fullsendd, *command],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return inside

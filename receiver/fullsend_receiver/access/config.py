@@ -202,6 +202,11 @@ class ReceiverSettings(Settings):
                 raise ValueError(msg)
         return self
 
+    @property
+    def folder(self) -> Path:
+        """The folder of this host that the daemon writes to: that of the store, or the home of one in a bucket."""
+        return self.store if isinstance(self.store, Path) else self.bucket.home
+
     def quota_of(self, sender: str) -> int | None:
         """Return the quota of a sender in bytes; None: it has none."""
         own = self.senders.get(sender)

@@ -1,7 +1,7 @@
 """`fullsendd init`: makes a store, an identity, a configuration file; or the configuration for an existing store.
 
 Under systemd/fullsendd.service the daemon sees the file system read-only, except for the default store. For a folder
-elsewhere `init` writes a drop-in that opens it.
+elsewhere `init` writes a drop-in that opens it. If another user than the units' own owns the store, both units get it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import pwd
 import shlex
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -31,8 +31,10 @@ log = logging.getLogger("fullsendd")
 #: The folder of systemd for the administrator's unit files. It exists wherever systemd is installed, running or not.
 _UNITS: Final = Path("/etc/systemd/system")
 _DROP_IN: Final = Path("fullsendd.service.d", "store.conf")
-#: As in systemd/fullsendd.service: its User=, and the folders that its settings hide, with the settings that show them.
+_HOOKS_DROP_IN: Final = Path("fullsendd-hooks.service.d", "store.conf")
+#: As in systemd/fullsendd.service and systemd/fullsendd-hooks.service: their User=.
 _SERVICE_USER: Final = "fullsend"
+#: As in systemd/fullsendd.service: the folders that its settings hide, with the settings that show them.
 _HIDDEN: Final = {
     "ProtectHome=read-only": (Path("/home"), Path("/root"), Path("/run/user")),
     "PrivateTmp=no": (Path("/tmp"), Path("/var/tmp")),  # noqa: S108 - names, nothing is written there
@@ -41,8 +43,9 @@ _HIDDEN: Final = {
 
 @dataclass(frozen=True, slots=True)
 class InitOptions:
-    """The options of `init`. `user`: the user that is to own the store, None: the user who runs it; `bucket`: how the
-    bucket of `store` is reached, unused if that is a folder.
+    """The options of `init`. `user`: the user that is to own the store, None: the user who runs it; `new_key`: with
+    `adopt`, for a store in a bucket whose key is lost; `bucket`: how the bucket of `store` is reached, unused if that
+    is a folder.
 
     `units`: the folder of the system's unit files, for the drop-in. None: systemd's own, if it exists and root makes
     the configuration that fullsendd.service reads; otherwise there is no drop-in.
@@ -54,6 +57,7 @@ class InitOptions:
     advertise: Sequence[str]
     user: str | None
     adopt: bool
+    new_key: bool = False
     units: Path | None = None
     bucket: BucketSettings = field(default_factory=BucketSettings)
 
@@ -80,7 +84,7 @@ def init(plan: InitOptions) -> str:
         require_outside(root)
     config.parse(_render(plan, "none"), "--listen, --advertise")  # raises now if nothing could read it later
     _make_config_folder(plan.config.absolute().parent, for_all=owner is not None)
-    if owner is not None and not plan.adopt:
+    if owner is not None and (plan.new_key or not plan.adopt):
         _make_parents(root)
     was_there = root.exists()
     store, store_id = _make(plan)
@@ -102,7 +106,9 @@ def init(plan: InitOptions) -> str:
 def _render(plan: InitOptions, store_id: str) -> str:
     if isinstance(plan.store, Path):
         return config.render(plan.folder, store_id, plan.listen, plan.advertise)
-    return config.render(plan.store, store_id, plan.listen, plan.advertise, plan.bucket, is_first=not plan.adopt)
+    return config.render(
+        plan.store, store_id, plan.listen, plan.advertise, plan.bucket, is_first=plan.new_key or not plan.adopt
+    )
 
 
 def _make(plan: InitOptions) -> tuple[Store, str]:
@@ -114,6 +120,9 @@ def _make(plan: InitOptions) -> tuple[Store, str]:
         adopted, store_id = LocalStore(root), read_id(root)
         identity.fingerprint(adopted)
         return adopted, store_id
+    if plan.new_key:
+        addresses = map(config.parse_address, plan.advertise)
+        return bucket_setup.adopt_with_new_key(plan.store, plan.bucket, addresses)
     return bucket_setup.make(plan.store, plan.bucket, adopt=plan.adopt)
 
 
@@ -122,8 +131,14 @@ def drop_in(plan: InitOptions) -> Path | None:
     units = _units(plan)
     if units is None:
         return None
-    needed = not plan.folder.is_relative_to(config.DEFAULT_STORE) or plan.user not in {None, _SERVICE_USER}
+    needed = not plan.folder.is_relative_to(config.DEFAULT_STORE) or _has_other_user(plan)
     return units / _DROP_IN if needed else None
+
+
+def hooks_drop_in(plan: InitOptions) -> Path | None:
+    """Return the file with the user of fullsendd-hooks.service; None if it needs none, or there is no systemd."""
+    units = _units(plan)
+    return units / _HOOKS_DROP_IN if units is not None and _has_other_user(plan) else None
 
 
 def advertised(listen: str, advertise: Sequence[str]) -> list[tuple[str, int]]:
@@ -192,6 +207,11 @@ def _check_access(path: Path, owner: pwd.struct_passwd) -> None:
             )
 
 
+def _has_other_user(plan: InitOptions) -> bool:
+    """Whether the store belongs to another user than that of the units."""
+    return plan.user not in {None, _SERVICE_USER}
+
+
 def _units(plan: InitOptions) -> Path | None:
     if plan.units is not None:
         return plan.units
@@ -200,27 +220,30 @@ def _units(plan: InitOptions) -> Path | None:
 
 
 def _open_to_service(plan: InitOptions, root: Path, owner: pwd.struct_passwd | None) -> None:
-    """Write the drop-in if it is needed. An error is logged, and is not a failure: the store works without it."""
+    """Write the drop-ins that are needed. An error is logged, and is not a failure: the store works without them."""
     shown = printable(str(root))
     if _units(plan) is not None and (owner is None or owner.pw_uid == 0) and os.geteuid() == 0:
         log.warning(
             "%s belongs to root, while fullsendd.service runs as %s: for that service, `chown -R %s: %s`",
             *(shown, _SERVICE_USER, _SERVICE_USER, shlex.quote(shown)),
         )
-    file = drop_in(plan)
-    if file is None:
-        return
+    if (file := drop_in(plan)) is not None:
+        without = f"fullsendd.service cannot write to {shown}: add ReadWritePaths= with that path under [Service]"
+        _write_drop_in(file, lambda: _render_drop_in(root, owner), without)
+    if owner is not None and (file := hooks_drop_in(plan)) is not None:
+        without = f"fullsendd-hooks.service cannot read {shown}: add User={owner.pw_name} under [Service]"
+        _write_drop_in(file, lambda: _render_hooks_drop_in(owner), without)
+
+
+def _write_drop_in(file: Path, render: Callable[[], str], without: str) -> None:
+    """Write a drop-in. An error is logged. `render`: its text; `without`: what happens without it, and what to do."""
     try:
-        text = _render_drop_in(root, owner)
+        text = render()
         _make_open_folders(file.parent, for_all=True)
         replace_file(file, text.encode(), 0o644)
         file.chmod(0o644)
     except (OSError, UsageError) as error:
-        log.warning(
-            "%s: cannot be written: %s. Without it fullsendd.service cannot write to %s: add ReadWritePaths= with that "
-            "path under [Service]",
-            *(file, error, shown),
-        )
+        log.warning("%s: cannot be written: %s. Without it %s", file, error, without)
 
 
 def _render_drop_in(root: Path, owner: pwd.struct_passwd | None) -> str:
@@ -242,8 +265,17 @@ def _render_drop_in(root: Path, owner: pwd.struct_passwd | None) -> str:
         if any(place.is_relative_to(folder) for place in places for folder in folders):
             lines.append(setting)
     if owner is not None and owner.pw_name != _SERVICE_USER:
-        lines += [f"User={owner.pw_name}", f"Group={owner.pw_gid}"]
+        lines += _user_lines(owner)
     return "\n".join(lines) + "\n"
+
+
+def _render_hooks_drop_in(owner: pwd.struct_passwd) -> str:
+    head = "# Made by `fullsendd init`: the user of fullsendd.service, who owns the store."
+    return "\n".join([head, "[Service]", *_user_lines(owner)]) + "\n"
+
+
+def _user_lines(owner: pwd.struct_passwd) -> list[str]:
+    return [f"User={owner.pw_name}", f"Group={owner.pw_gid}"]
 
 
 def _unit_word(text: str) -> str:

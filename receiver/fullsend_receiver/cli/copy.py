@@ -154,13 +154,20 @@ def _scheduled(settings: ReceiverSettings, store_id: str) -> CopyScope | None:
 
 @contextlib.contextmanager
 def _opened(source: Store, there: ReceiverSettings) -> Iterator[Store]:
-    """Open the other store, and be the only process of this host that copies into it. Raises: CopyBusy, StoreError."""
+    """Open the other store, and be the only process of this host that copies into it. Raises: CopyBusy, UsageError,
+    StoreError, OSError.
+    """
     from fullsend_receiver.access import identity, opening
     from fullsend_receiver.maintenance.copy_claim import CopyBusy
+    from fullsend_receiver.store.errors import folder_error
 
     target = opening.open_store(there)
     identity.check_same_owner(source, target)
-    with target.alone("copy") as mine:
+    with contextlib.ExitStack() as stack:
+        try:
+            mine = stack.enter_context(target.alone("copy"))
+        except OSError as error:
+            raise folder_error(error, there.folder) from None
         if not mine:
             msg = f"{target.where}: another process copies into it: wait for its end"
             raise CopyBusy(msg)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from typing import TYPE_CHECKING
 
@@ -10,9 +11,12 @@ from fullsend_receiver.cli.configuration import open_store
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from fullsend_cli.running import Commands
+    from fullsend_receiver.access.config import ReceiverSettings
     from fullsend_receiver.access.hook_settings import HookSettings
+    from fullsend_receiver.store.api import Store
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -30,13 +34,11 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.cli import results  # noqa: F401 - before `open_store`: its owner may not be able to read it
     from fullsend_receiver.cli.hook_running import Reread, follow
     from fullsend_receiver.daemon import log
-    from fullsend_receiver.store.errors import StoreError
-    from fullsend_receiver.store.event_recorder import recording
 
-    file = config.config_file(options.config).absolute()
-    settings, store = open_store(options)
     if options.test is not None:
-        return _test(options.test, settings.hooks)
+        return _test(options.test, open_store(options)[0].hooks)
+    file = config.config_file(options.config).absolute()
+    settings = config.load(file)
     log.set_up(options.log_format or settings.log_format, verbose=options.verbose)
     if not any(settings.hooks.command(name) for name in HOOK_NAMES):
         msg = f"{file}: no hook is configured: write one into a table [hooks] (docs/hooks.md)"
@@ -44,12 +46,30 @@ def run(options: argparse.Namespace) -> int:
     told: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _frame: told.append(number))  # takes no lock: this thread may hold it
-    with store.alone("hooks") as alone:
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    reread = Reread(file, settings)
+    ended_well = follow(lambda: _claimed(reread.settings()), reread.current, lambda: bool(told))
+    return Exit.OK if ended_well else Exit.FAILED
+
+
+@contextlib.contextmanager
+def _claimed(settings: ReceiverSettings) -> Iterator[Store]:
+    """Open the store, become its owner, and be the only process that runs its hooks. Raises: HooksRunning, StoreError,
+    OSError.
+    """
+    from fullsend_receiver.access import identity, opening
+    from fullsend_receiver.cli.hook_running import HooksRunning
+    from fullsend_receiver.store.event_recorder import recording
+
+    store = opening.open_store(settings)
+    identity.become_owner(store)
+    # Of a store that is mounted read-only the hooks tell, too.
+    with store.alone("hooks", read_only=True) as alone:
         if not alone:
             msg = f"{store.where}: another `fullsendd hooks` runs for this store"
-            raise StoreError(msg)
+            raise HooksRunning(msg)
         with recording(store):
-            return Exit.OK if follow(store, Reread(file, settings).current, lambda: bool(told)) else Exit.FAILED
+            yield store
 
 
 def _test(named: str, settings: HookSettings) -> int:

@@ -20,7 +20,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         "--store",
         default="/var/lib/fullsend",
         metavar="DIR",
-        help="or s3://BUCKET/PREFIX, with the extra fullsend[s3]; default: /var/lib/fullsend",
+        help="or s3://BUCKET/PREFIX, which needs boto3; default: /var/lib/fullsend",
     )
     sub.add_argument("--listen", default=":7433", metavar="HOST:PORT", help="default: port 7433 on all addresses")
     sub.add_argument(
@@ -44,6 +44,11 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     bucket.add_argument(
         "--home", type=Path, metavar="DIR", help="for this host's key, locks and events; default: /var/lib/fullsend"
     )
+    bucket.add_argument(
+        "--new-key",
+        action="store_true",
+        help="with --adopt, if no host has the store's key any more: make a key; each sender must join again",
+    )
     sub.set_defaults(run=run)
 
 
@@ -58,8 +63,12 @@ def run(options: argparse.Namespace) -> int:
     said = {"endpoint": options.endpoint, "region": options.region}
     said |= {key: path if path is None else path.absolute() for key, path in paths.items()}
     given = {key: value for key, value in said.items() if value is not None}
-    if isinstance(place, Path) and given:
-        msg = f"--{next(iter(given)).replace('_', '-')}: is for a store in a bucket: --store s3://BUCKET/PREFIX"
+    if isinstance(place, Path) and (given or options.new_key):
+        named = next(iter(given), "new_key").replace("_", "-")
+        msg = f"--{named}: is for a store in a bucket: --store s3://BUCKET/PREFIX"
+        raise UsageError(msg)
+    if options.new_key and not options.adopt:
+        msg = "--new-key: is for an existing store: add --adopt, or leave it out: a new store gets a key"
         raise UsageError(msg)
     plan = setup.InitOptions(
         config=config.config_file(options.config),
@@ -68,8 +77,10 @@ def run(options: argparse.Namespace) -> int:
         advertise=options.advertise,
         user=options.user,
         adopt=options.adopt,
+        new_key=options.new_key,
         bucket=config.BucketSettings(**given),
     )
     fingerprint = setup.init(plan)
-    print_made(place if not isinstance(place, Path) else place.absolute(), plan.config, fingerprint)
+    shown = place if not isinstance(place, Path) else place.absolute()
+    print_made(shown, plan.config, fingerprint, new_key=plan.new_key)
     return Exit.OK

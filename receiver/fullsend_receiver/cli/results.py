@@ -52,12 +52,13 @@ def print_lines(lines: Iterable[str]) -> None:
         write_line(line)
 
 
-def print_made(store: Path | BucketPlace, config: Path, fingerprint: str) -> None:
-    """Print what `init` has made, and the next steps."""
+def print_made(store: Path | BucketPlace, config: Path, fingerprint: str, *, new_key: bool = False) -> None:
+    """Print what `init` has made, and the next steps. `new_key`: senders know the store by another key."""
     write_line(f"store        {store}")
     write_line(f"config       {config}")
     write_line(f"fingerprint  {fingerprint}")
-    print("next: `fullsendd serve`, and `fullsendd invite NAME` for each ZFS host", file=sys.stderr)
+    again = " --replace` for each ZFS host: it must join again" if new_key else "` for each ZFS host"
+    print(f"next: `fullsendd serve`, and `fullsendd invite NAME{again}", file=sys.stderr)
 
 
 def print_sender(sender: Sender, *, as_json: bool) -> None:

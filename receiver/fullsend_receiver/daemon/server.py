@@ -65,7 +65,7 @@ from fullsend_receiver.monitor.report_file import ReportWriter
 from fullsend_receiver.monitor.survey import DaemonSource, Surveyor
 from fullsend_receiver.store.api import Claim, Store
 from fullsend_receiver.store.durable import open_lock
-from fullsend_receiver.store.errors import StoreError, StoreFull, StoreReadOnly, disk_error
+from fullsend_receiver.store.errors import StoreError, StoreFull, StoreReadOnly, disk_error, folder_error
 from fullsend_receiver.store.fitness import require
 from fullsend_receiver.store.workers import Workers, run
 from fullsend_transport.channel import Channel
@@ -793,7 +793,7 @@ def _serve_lock(store: Store) -> int:
     try:
         descriptor = open_lock(_lock_file(store))
     except OSError as error:
-        raise disk_error(error) from None
+        raise folder_error(error, store.folder or store.home) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -534,10 +534,11 @@ class Store(Protocol):
         `alone` in merging calls it. Returns: as `recover`. Raises: OSError.
         """
 
-    def alone(self, work: str) -> AbstractContextManager[bool]:
-        """Claim this kind of work, until the context ends or the process dies. `work`: a word.
+    def alone(self, work: str, *, read_only: bool = False) -> AbstractContextManager[bool]:
+        """Claim this kind of work, until the context ends or the process dies. `work`: a word; `read_only`: it is of
+        use also where nothing can be written.
 
-        Yields: whether no other process has it. Raises: OSError.
+        Yields: whether no other process has it. Raises: OSError; EROFS where nothing can be written.
         """
 
     # --- stored streams

@@ -127,14 +127,22 @@ def signature(path: Path) -> tuple[int, int, int]:
 
 def open_lock(path: Path) -> int:
     """Open the file of a lock; it is made if it is missing. On a file system that is read-only, an existing one is
-    opened for reading, which is enough for a lock. Returns: a descriptor. Raises: OSError.
+    opened for reading, which is enough for a lock. Returns: a descriptor. Raises: OSError; EROFS if it is missing
+    there.
     """
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        return _open_lock_to_write(path)
     except OSError as error:
         if error.errno != errno.EROFS:
             raise
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise error from None
+
+
+def _open_lock_to_write(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
 
 
 def is_locked(path: Path) -> bool:
@@ -207,9 +215,11 @@ def append_lines(path: Path, lines: bytes, *, durable: bool = True) -> tuple[int
 
 
 @contextlib.contextmanager
-def locked_now(path: Path) -> Iterator[bool]:
-    """Hold the same lock as `locked` if no process holds it, else nothing. Yields: whether it is held."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+def locked_now(path: Path, *, read_only: bool = False) -> Iterator[bool]:
+    """Hold the same lock as `locked` if no process holds it, else nothing. `read_only`: also on a file system that is
+    mounted read-only, as `open_lock` does. Yields: whether it is held. Raises: OSError.
+    """
+    descriptor = open_lock(path) if read_only else _open_lock_to_write(path)
     try:
         yield lock_now(descriptor, fcntl.LOCK_EX)
     finally:

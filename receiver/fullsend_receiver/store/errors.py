@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 from typing import Final
 
 from fullsend_protocol.shared.errors import ErrorCode, FullsendError, reason
 from fullsend_receiver.store.durable import FULL
+from fullsend_receiver.store.mounts import is_read_only_here
 
 #: errno values of a disk that fails, or of a file system that has found itself damaged.
 _FAILS: Final = frozenset(
@@ -15,6 +17,9 @@ _FAILS: Final = frozenset(
 )
 #: errno values of a disk that is away: unplugged, or behind a network.
 _GONE: Final = frozenset({errno.ESTALE, errno.ENODEV, errno.ENOTCONN, errno.ESHUTDOWN, errno.ENOMEDIUM})
+
+#: What EROFS means.
+_READ_ONLY: Final = "the store's disk is mounted read-only"
 
 #: errno values with which the disk answers that no file has this name.
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG})
@@ -88,7 +93,7 @@ def disk_error(error: OSError) -> StoreError:
     if error.errno in FULL:
         return StoreFull(f"the store is full ({why}): free space on the receiver")
     if error.errno == errno.EROFS:
-        return StoreReadOnly("the store's disk is mounted read-only: see the kernel's log, and remount it")
+        return StoreReadOnly(f"{_READ_ONLY}: see the kernel's log, and remount it")
     if error.errno in _FAILS:
         return StoreError(f"the store's disk fails ({why}{at}): see the kernel's log on the receiver")
     if error.errno in _GONE:
@@ -96,3 +101,15 @@ def disk_error(error: OSError) -> StoreError:
     if error.errno in {errno.EACCES, errno.EPERM}:
         return StoreError(f"the store refuses uid {os.geteuid()} ({why}{at}): its owner must own all of its files")
     return StoreError(f"the store cannot be used ({why}{at})")
+
+
+def folder_error(error: OSError, folder: Path) -> StoreError:
+    """Return the same for a folder that this process must be able to write to. It may be the process alone that cannot:
+    fullsendd.service sees all folders read-only, except for those that its unit names.
+    """
+    if error.errno == errno.EROFS and is_read_only_here(folder):
+        return StoreReadOnly(
+            f"{_READ_ONLY}: for this process alone, not for others: if this is fullsendd.service, set"
+            f" ReadWritePaths={folder} by `systemctl edit fullsendd`, and restart it"
+        )
+    return disk_error(error)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.shared.errors import reason
 from fullsend_receiver.store.durable import FULL, sync_folder
-from fullsend_receiver.store.errors import StoreError, StoreFull, disk_error
+from fullsend_receiver.store.errors import StoreError, StoreFull, folder_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +50,7 @@ def check_fitness(store: Layout) -> None:
             msg = f"{store.root}: is full ({error.strerror}): free some space; fitness cannot be tested before"
             raise StoreFull(msg) from None
         if error.errno == errno.EROFS:
-            raise disk_error(error) from None
+            raise folder_error(error, store.root) from None
         msg = f"{store.root}: not fit for a store: {reason(error)}"
         raise StoreError(msg) from None
     finally:

@@ -176,9 +176,9 @@ class LocalStore(Layout):
         """See `Store.recover_merges`."""
         return recovery.recover_merges(self)
 
-    def alone(self, work: str) -> AbstractContextManager[bool]:
+    def alone(self, work: str, *, read_only: bool = False) -> AbstractContextManager[bool]:
         """See `Store.alone`."""
-        return locked_now(self.state / f"{work}.lock")
+        return locked_now(self.state / f"{work}.lock", read_only=read_only)
 
     # --- stored streams; the interface has the descriptions
 

@@ -8,7 +8,7 @@ import select
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 _TABLE: Final = Path("/proc/self/mountinfo")
 
@@ -46,31 +46,47 @@ class Mounts:
             return None
 
 
+class _Mount(NamedTuple):
+    """A mounted file system. `options`: of this mount alone; `shared`: of the file system, wherever it is mounted."""
+
+    kind: bytes
+    device: bytes
+    place: Path
+    options: frozenset[bytes]
+    shared: frozenset[bytes]
+
+
 def file_system(path: Path) -> str:
     """Return the type of the file system of a path; empty if it is unknown."""
     found = _mount_of(path)
-    return "" if found is None else found[0][0].decode()
+    return "" if found is None else found.kind.decode()
 
 
 def disk_of(path: Path) -> str:
     """Return the device of the file system of a path, and where it is mounted; if that is unknown, the path."""
     found = _mount_of(path)
-    if found is None:
-        return str(path)
-    (_kind, device), place = found
-    return f"{os.fsdecode(device)} on {place}"
+    return str(path) if found is None else f"{os.fsdecode(found.device)} on {found.place}"
 
 
-def _mount_of(path: Path) -> tuple[list[bytes], Path] | None:
-    """Return type and device of the file system of a path, and where it is mounted; None if that is unknown."""
+def is_read_only_here(path: Path) -> bool:
+    """Whether a path cannot be written to although its file system is not read-only: the mount is, as in the sandbox of
+    a service. False if that is unknown.
+    """
+    found = _mount_of(path)
+    return found is not None and b"ro" in found.options and b"ro" not in found.shared
+
+
+def _mount_of(path: Path) -> _Mount | None:
+    """Return the mounted file system of a path; None if that is unknown."""
     found, best = None, -1
     try:
         wanted = path.resolve(strict=True)
         for words, place in _read():
             # If two are mounted at one place, the later one hides the earlier one.
             if wanted.is_relative_to(place) and len(place.parts) >= best:
-                kind = words.index(b"-") + 1
-                found, best = (words[kind : kind + 2], place), len(place.parts)
+                kind, device, shared = words[words.index(b"-") + 1 :][:3]
+                options = (frozenset(each.split(b",")) for each in (words[5], shared))
+                found, best = _Mount(kind, device, place, *options), len(place.parts)
     except (OSError, RuntimeError):  # RuntimeError: a cycle of symbolic links
         return None
     return found

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import shlex
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from fullsend_protocol.shared.units import printable
 from fullsend_receiver.store_s3.bucket import BucketBusy, BucketError, BucketFull, BucketUnusable
+
+#: The client library, as in pyproject.toml.
+LIBRARY: Final = "boto3>=1.36"
 
 #: What to do about an error, by the code that the object store answers with.
 _BY_CODE: Final = {
@@ -74,8 +80,13 @@ def no_credentials(where: str) -> BucketError:
 
 
 def no_library() -> BucketError:
-    """Return the error for an installation without the client library."""
-    return BucketError("a store in a bucket needs boto3: install it with `pip install 'fullsend[s3]'`")
+    """Return the error for an installation without the client library. That of the Debian package cannot be changed."""
+    pip = Path(sys.prefix, "bin", "pip")
+    if pip.exists():
+        advice = f"install it with `{shlex.quote(str(pip))} install '{LIBRARY}'`"
+    else:
+        advice = "this installation has no pip: install fullsend with it in a virtual environment (docs/install.md)"
+    return BucketError(f"a store in a bucket needs boto3: {advice}")
 
 
 @contextlib.contextmanager

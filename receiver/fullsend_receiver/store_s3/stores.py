@@ -286,9 +286,9 @@ class BucketStore:
         with as_disk_errors():
             return recovery.recover_merges(self.bucket, self._open.has, self._patience)
 
-    def alone(self, work: str) -> AbstractContextManager[bool]:
+    def alone(self, work: str, *, read_only: bool = False) -> AbstractContextManager[bool]:
         """See `Store.alone`: among the processes of this host."""
-        return locked_now(self.home / f"{work}.lock")
+        return locked_now(self.home / f"{work}.lock", read_only=read_only)
 
     # --- stored streams; the interface has the descriptions
 

@@ -129,6 +129,23 @@ def test_home_of_a_bucket_is_given_to_its_user_and_nothing_beside_it(
     assert not was_there or (home / "other").stat().st_uid == 0
 
 
+def test_host_with_a_new_key_prunes_and_checks_as_the_only_one(
+    plan: InitOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = MemoryBucket()
+    monkeypatch.setattr(bucket_setup, "reach", lambda _place, _settings: bucket)
+    first = replace(plan, store=BucketPlace("backups", "zfs"), bucket=config.BucketSettings(home=tmp_path / "lost"))
+    lost = setup.init(first)
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    home = tmp_path / "deep" / "home"
+    asked = replace(first, config=tmp_path / "new.toml", bucket=config.BucketSettings(home=home), adopt=True, user=user)
+    assert setup.init(replace(asked, new_key=True)) != lost
+    made = config.load(asked.config)
+    assert (made.store_id, made.folder) == (config.load(first.config).store_id, home)
+    assert made.prune_at is not None
+    assert made.scrub_every > 0
+
+
 def test_the_store_is_given_to_its_user_all_of_it(plan: InitOptions) -> None:
     if os.geteuid() != 0:
         # Only root can give; the user who runs this may still name itself.
@@ -336,6 +353,27 @@ def test_the_service_runs_as_the_user_that_got_the_store() -> None:
     text = setup._render_drop_in(Path("/srv/store"), nobody).splitlines()
     assert "User=nobody" in text
     assert f"Group={nobody.pw_gid}" in text
+
+
+@needs_root
+def test_the_hooks_run_as_the_same_user(systemd_plan: InitOptions, tight_umask: None) -> None:
+    asked = replace(systemd_plan, user="nobody")
+    setup.init(asked)
+    nobody = pwd.getpwnam("nobody")
+    both = [setup.drop_in(asked), setup.hooks_drop_in(asked)]
+    assert [path.parent.name for path in both if path] == ["fullsendd.service.d", "fullsendd-hooks.service.d"]
+    for drop_in in both:
+        assert settings_of(drop_in)[-2:] == ["User=nobody", f"Group={nobody.pw_gid}"]
+    assert both[1] is not None
+    assert both[1].stat().st_mode & 0o777 == 0o644
+
+
+def test_hooks_of_the_units_own_user_need_no_drop_in(systemd_plan: InitOptions) -> None:
+    assert setup.hooks_drop_in(systemd_plan) is None
+    assert setup.hooks_drop_in(replace(systemd_plan, user="fullsend")) is None
+    setup.init(systemd_plan)
+    assert systemd_plan.units is not None
+    assert [path.name for path in systemd_plan.units.iterdir()] == ["fullsendd.service.d"]
 
 
 @pytest.mark.parametrize("name", ["units", "line\nbreak"])

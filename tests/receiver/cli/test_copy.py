@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.receiver.command import damage
+from tests.receiver.buckets import MemoryBucket
+from tests.receiver.command import damage, fails, read_only
 from tests.receiver.running import Receiver
 
-from fullsend_receiver.access import identity
+from fullsend_receiver.access import bucket_setup, config, identity, opening
+from fullsend_receiver.access.config import BucketSettings
+from fullsend_receiver.cli import copy
 from fullsend_receiver.maintenance.copy_claim import claimed
 from fullsend_receiver.maintenance.copy_records import CopyRecord, read_record
 from fullsend_receiver.maintenance.copying import Copier
+from fullsend_receiver.store import durable, errors
+from fullsend_receiver.store.errors import StoreReadOnly
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.marker import read_id
+from fullsend_receiver.store_s3.place import BucketPlace
 
 if TYPE_CHECKING:
     from pathlib import Path, PurePosixPath
@@ -145,6 +152,29 @@ def test_one_process_copies_at_a_time(filled: tuple[Receiver, PurePosixPath, Pur
     assert "another process copies into it" in done.stderr
 
 
+def test_target_in_a_bucket_whose_home_the_unit_does_not_open_is_told_with_its_setting(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver, home = filled[0], tmp_path / "offsite"
+    bucket = MemoryBucket()
+    monkeypatch.setattr(bucket_setup, "reach", lambda _place, _settings: bucket)
+    place, settings = BucketPlace("offsite", "zfs"), BucketSettings(home=home)
+    target, store_id = bucket_setup.make(place, settings, adopt=False)
+    there = config.parse(config.render(place, store_id, ":7433", [], settings), "offsite.toml")
+    monkeypatch.setattr(opening, "open_store", lambda _settings: target)
+
+    def refuse(path: Path) -> int:
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(durable, "_open_lock_to_write", refuse)
+    monkeypatch.setattr(errors, "is_read_only_here", lambda folder: folder == home)
+    with (
+        pytest.raises(StoreReadOnly, match=f"set ReadWritePaths={home} by"),
+        copy._opened(LocalStore(receiver.store), there),
+    ):
+        pass
+
+
 # --- as [copy] of receiver.toml says ------------------------------------------------------------------------------
 
 
@@ -216,6 +246,17 @@ def test_stream_that_was_left_behind_is_copied_by_the_next_run(
     assert found.named[0] == (str(full), "No space left on device")
     assert receiver.fullsendd("copy").stdout.splitlines() == [f"{full}: copied", f"{incr}: copied"]
     assert record(receiver, store_id).ok
+
+
+def test_target_that_the_unit_does_not_open_is_told_with_its_setting(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], other: Receiver
+) -> None:
+    """As in the daemon's sandbox."""
+    receiver = filled[0]
+    store_id = schedule(receiver, other)
+    said = f"set ReadWritePaths={other.store} by `systemctl edit fullsendd`"
+    fails(read_only(receiver, "copy", "--quiet", folder=other.store), 1, said)
+    assert said in str(record(receiver, store_id).why)
 
 
 def test_other_host_that_copies_is_left_alone(

@@ -13,23 +13,31 @@ from typing import Any
 
 import pytest
 from tests import streams
-from tests.receiver.command import fails
+from tests.receiver.command import fails, read_only_process
 from tests.receiver.peer import chunks, control, finish, offer
 from tests.receiver.running import Receiver, serving, wait_until
 
 RAW = streams.substream()
 
 
+#: `fullsendd`, without patience with a store that is away.
+IMPATIENT = """
+import sys
+from fullsend_receiver.cli import hook_running, main
+hook_running.PATIENCE, hook_running.EVERY = 0.0, 0.05
+hook_running.Outage.look_for_hang = lambda outage: None  # without patience each disk would seem to hang
+sys.exit(main.main())
+"""
+
+
 @contextlib.contextmanager
-def hooks(receiver: Receiver) -> Iterator[subprocess.Popen[bytes]]:
-    """`fullsendd hooks`, once it follows the journal."""
+def started(receiver: Receiver, *program: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`fullsendd hooks`, as it starts. It ends well."""
     log = receiver.folder / "hooks.log"
     with log.open("ab") as file:
-        command = [sys.executable, "-m", "fullsend_receiver", "--config", str(receiver.config), "hooks"]
+        command = [sys.executable, *(program or ("-m", "fullsend_receiver")), "--config", str(receiver.config), "hooks"]
         process = subprocess.Popen(command, stdout=file, stderr=file)
     try:
-        place = receiver.store / ".state" / "hooks.on-success.json"
-        wait_until(place.exists, "it has a place")
         yield process
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -38,6 +46,15 @@ def hooks(receiver: Receiver) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.kill()
         process.wait()
+
+
+@contextlib.contextmanager
+def hooks(receiver: Receiver) -> Iterator[subprocess.Popen[bytes]]:
+    """`fullsendd hooks`, once it follows the journal."""
+    with started(receiver) as process:
+        place = receiver.store / ".state" / "hooks.on-success.json"
+        wait_until(place.exists, "it has a place")
+        yield process
 
 
 @pytest.fixture
@@ -83,6 +100,53 @@ def test_a_second_one_is_refused(receiver: Receiver) -> None:
     noted(receiver, "on-success")
     with hooks(receiver):
         fails(receiver.fullsendd("hooks", cwd="/"), 1, "another `fullsendd hooks` runs for this store")
+
+
+def test_a_store_that_is_away_at_the_start_is_told_and_followed_when_it_is_back(receiver: Receiver) -> None:
+    """As after a reboot: no daemon runs either."""
+    file = noted(receiver, "on-success", "on-failure")
+    receiver.stop()
+    marker = receiver.store / ".fullsend"
+    away = marker.rename(receiver.folder / "marker")
+    with started(receiver, "-c", IMPATIENT):
+        wait_until(lambda: len(said(file)) == 1, "somebody is told")
+        away.rename(marker)
+        wait_until(lambda: len(said(file)) == 2, "somebody is told again")
+        wait_until((receiver.store / ".state" / "hooks.on-success.json").exists, "the hook has a place")
+        receiver.start()
+        with receiver.peer() as peer:
+            peer.give(RAW)
+        wait_until(lambda: len(said(file)) == 3, "the push is heard")
+    gone, back, event = said(file)
+    assert (gone["event"], gone["hook"]) == ("store-away", "on-failure")
+    assert f"{receiver.store}: no store here" in gone["why"]
+    assert (back["event"], event["event"]) == ("store-back", "received")
+
+
+def test_a_store_that_is_read_only_at_the_start_is_told(receiver: Receiver) -> None:
+    """Also where no process has run its hooks before, so that nothing can be locked."""
+    file = noted(receiver, "on-failure")
+    receiver.stop()
+    inside = [sys.executable, "-c", IMPATIENT, "--config", str(receiver.config), "hooks"]
+    with read_only_process(receiver, inside) as process:
+        wait_until(lambda: len(said(file)) == 1, "somebody is told")
+        (event,) = said(file)
+        assert (event["event"], "mounted read-only" in event["why"]) == ("store-away", True)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
+    (receiver.store / ".state" / "hooks.lock").touch()
+    file.unlink()
+    with read_only_process(receiver, inside):
+        wait_until(lambda: len(said(file)) == 1, "somebody is told")
+        assert "mounted read-only" in said(file)[0]["why"]
+
+
+def test_a_wrong_configuration_is_not_waited_for(receiver: Receiver) -> None:
+    noted(receiver, "on-success")
+    receiver.stop()
+    (receiver.store / ".fullsend").unlink()
+    receiver.set(nonsense=1)
+    fails(receiver.fullsendd("hooks", cwd="/"), 2, "nonsense")
 
 
 def test_without_a_hook_there_is_nothing_to_do(receiver: Receiver) -> None:

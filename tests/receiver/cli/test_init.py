@@ -30,3 +30,10 @@ def test_init_overwrites_nothing(receiver: Receiver) -> None:
         check=False,
     )
     fails(done, 2, "--adopt")
+
+
+def test_new_key_is_for_an_existing_store_in_a_bucket(tmp_path: Path) -> None:
+    receiver = Receiver(tmp_path)
+    folder = receiver.fullsendd("init", "--adopt", "--new-key", "--store", receiver.store)
+    fails(folder, 2, "--new-key: is for a store in a bucket")
+    fails(receiver.fullsendd("init", "--new-key", "--store", "s3://backups/zfs"), 2, "add --adopt")

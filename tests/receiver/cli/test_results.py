@@ -49,6 +49,9 @@ def test_what_init_has_made(said: Said) -> None:
     out, (hint,) = said()
     assert out == ["store        /store", "config       /x.toml", "fingerprint  00ff"]
     assert hint.startswith("next: ")
+    assert "--replace" not in hint
+    results.print_made(Path("/store"), Path("/x.toml"), "00ff", new_key=True)
+    assert "`fullsendd invite NAME --replace` for each ZFS host: it must join again" in said()[1][0]
 
 
 @pytest.mark.parametrize(("revoked", "state"), [(None, "enrolled"), (90.0, "revoked 1970-01-01T00:01:30Z")])

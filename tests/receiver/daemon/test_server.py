@@ -25,6 +25,7 @@ import uvloop
 from tests import streams
 from tests.programs import free_port
 from tests.promtool import complaints
+from tests.receiver.command import fails, read_only
 from tests.receiver.faulty import FaultyDisk
 from tests.receiver.helpers import plant, program, zstd_decode
 from tests.receiver.peer import CONTROL, Chunk, Peer, chunks, compress, control, finish, header, offer
@@ -132,6 +133,13 @@ def test_one_daemon_serves_a_store(receiver: Receiver) -> None:
     receiver.stop(signal.SIGKILL)
     receiver.start()
     assert receiver.stop() == 0
+
+
+def test_a_folder_that_the_unit_does_not_open_is_told_with_its_setting(tmp_path: Path) -> None:
+    """No daemon has served this store, so there is no file to lock."""
+    receiver = Receiver(tmp_path / "receiver")
+    receiver.init()
+    fails(read_only(receiver, "serve"), 1, f"set ReadWritePaths={receiver.store} by `systemctl edit fullsendd`")
 
 
 def fill(disk: Path) -> None:

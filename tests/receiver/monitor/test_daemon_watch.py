@@ -15,6 +15,7 @@ from tests.receiver.helpers import make_store
 from fullsend_receiver.events.emit import event_of
 from fullsend_receiver.events.records import Event
 from fullsend_receiver.monitor.daemon_watch import DaemonWatch
+from fullsend_receiver.monitor.outage import Outage
 from fullsend_receiver.store.api import DiskSpace
 from fullsend_receiver.store.local import LocalStore, open_store
 from fullsend_receiver.store.marker import read_id
@@ -41,14 +42,8 @@ class Watched:
     retry_for: float = 3600.0
 
     def __post_init__(self) -> None:
-        self.watch = DaemonWatch(
-            self.store,
-            lambda: self.answers,
-            self.tell,
-            retry_for=lambda: self.retry_for,
-            clock=lambda: self.now,
-            patience=600,
-        )
+        self.outage = Outage(self.tell, retry_for=lambda: self.retry_for, clock=lambda: self.now, patience=600)
+        self.watch = DaemonWatch(self.store, self.outage, lambda: self.answers, clock=lambda: self.now, patience=600)
 
     def tell(self, event: Event, at: float) -> bool:
         self.tries.append((event, at))
@@ -171,10 +166,10 @@ def test_a_hang_is_told_in_as_many_tries_as_it_takes(store: LocalStore, monkeypa
 
     def hang(_store: LocalStore) -> None:
         for watched.now in (600, 660):
-            watched.watch.look_for_hang()
+            watched.outage.look_for_hang()
         watched.reached = True
         for watched.now in (720, 780):
-            watched.watch.look_for_hang()
+            watched.outage.look_for_hang()
 
     monkeypatch.setattr(LocalStore, "check_mounted", hang)
     watched.look(0)
@@ -249,11 +244,11 @@ def test_a_disk_that_never_answers_is_told_by_another_thread(
     hanging.wait()
     for now in (599, 600, 900):
         watched.now = now
-        watched.watch.look_for_hang()
+        watched.outage.look_for_hang()
     (event,) = watched.told
     assert (event.name, "does not answer" in event.text) == ("store-away", True)
     answer.set()
     thread.join()
     assert [each.name for each in watched.told] == ["store-away", "store-back"]
-    watched.watch.look_for_hang()
+    watched.outage.look_for_hang()
     assert len(watched.told) == 2

@@ -285,10 +285,14 @@ def test_lock_on_a_read_only_file_system_is_a_lock(tmp_path: Path, monkeypatch: 
         return real(path, flags, *rest, **named)
 
     monkeypatch.setattr(os, "open", read_only)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(OSError, match="Read-only file system"):
         durable.open_lock(lock)
     lock.touch()
     with locked(lock):
+        pass
+    with durable.locked_now(lock, read_only=True) as first, durable.locked_now(lock, read_only=True) as second:
+        assert (first, second) == (True, False)
+    with pytest.raises(OSError, match="Read-only file system"), durable.locked_now(lock):
         pass
 
 

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from fullsend_protocol.shared.errors import ErrorCode, FullsendError
+from fullsend_receiver.store import errors
 from fullsend_receiver.store.errors import (
     ManifestError,
     PartialDamaged,
@@ -14,6 +16,7 @@ from fullsend_receiver.store.errors import (
     StoreMissing,
     StoreReadOnly,
     disk_error,
+    folder_error,
 )
 from fullsend_receiver.store_s3.bucket import BucketBusy, BucketUnusable
 from fullsend_receiver.store_s3.faults import as_disk_errors
@@ -76,3 +79,17 @@ def test_a_missing_permission_names_the_user() -> None:
 
 def test_an_error_without_a_text_has_its_name() -> None:
     assert str(disk_error(OSError())) == "the store cannot be used (OSError)"
+
+
+def test_a_folder_that_this_process_alone_cannot_write_to_is_told_with_the_setting_of_the_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = OSError(errno.EROFS, "Read-only file system", str(tmp_path / "serving"))
+    assert str(folder_error(error, tmp_path)) == str(disk_error(error))
+    monkeypatch.setattr(errors, "is_read_only_here", lambda _folder: True)
+    found = folder_error(error, tmp_path)
+    assert type(found) is StoreReadOnly
+    assert "the store's disk is mounted read-only: for this process alone" in str(found)
+    assert f"ReadWritePaths={tmp_path} by `systemctl edit fullsendd`" in str(found)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert type(folder_error(full, tmp_path)) is StoreFull

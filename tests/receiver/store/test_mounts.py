@@ -149,3 +149,36 @@ def test_answers_are_true_whatever_is_mounted_and_unmounted_in_a_store(tmp_path:
         text=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_mount_that_is_read_only_is_told_from_a_file_system_that_is(tmp_path: Path) -> None:
+    """The first is what a service's sandbox makes of a disk. The second is what the kernel makes of a failing one."""
+    (tmp_path / "a").mkdir()
+    code = """
+import sys
+from pathlib import Path
+from fullsend_receiver.store.mounts import is_read_only_here
+print([is_read_only_here(Path(each)) for each in sys.argv[1:]])
+"""
+    script = """
+mount -t tmpfs none "$1" && mkdir "$1/disk" "$1/sandbox" && mount -t tmpfs none "$1/disk" || exit 77
+mount --bind "$1/sandbox" "$1/sandbox" && mount -o remount,bind,ro "$1/sandbox" || exit 77
+mount -o remount,ro "$1/disk" || exit 77
+exec "$2" -c "$3" "$1/sandbox" "$1/disk" "$1" "$1/missing"
+"""
+    unshared = [
+        "unshare",
+        "--mount",
+        "--map-root-user",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        str(tmp_path / "a"),
+        sys.executable,
+        code,
+    ]
+    done = subprocess.run(unshared, capture_output=True, check=False, text=True)
+    if done.returncode in {1, 77}:
+        pytest.skip(f"cannot mount here: {done.stderr}")
+    assert done.stdout == "[True, False, False, False]\n", done.stderr

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import sys
+import tomllib
+from pathlib import Path
+
 import pytest
 
 from fullsend_protocol.shared.errors import ErrorCode
@@ -45,4 +49,17 @@ def test_reason_of_a_missing_answer_is_one_printable_line() -> None:
 
 def test_what_this_host_lacks_is_named() -> None:
     assert "AWS_ACCESS_KEY_ID" in str(faults.no_credentials("s3://b"))
-    assert "pip install 'fullsend[s3]'" in str(faults.no_library())
+
+
+def test_missing_library_is_installed_by_the_pip_of_this_installation_if_it_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    without = str(faults.no_library())
+    assert "this installation has no pip: " in without
+    assert "`" not in without
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "pip").touch()
+    assert f"needs boto3: install it with `{tmp_path}/bin/pip install '{faults.LIBRARY}'`" in str(faults.no_library())
+    pyproject = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert pyproject["project"]["optional-dependencies"]["s3"] == [faults.LIBRARY]
