@@ -252,10 +252,11 @@ class BotoBucket:
         self._repeated.discard(upload)
         return known
 
-    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part | None:
         """See `Bucket.put_part`."""
         digest = hashlib.sha256(data)
-        answer = self._send(
+        answer = self._send_unless(
+            _NO_UPLOAD,
             "UploadPart",
             key,
             self._client.upload_part,
@@ -264,6 +265,8 @@ class BotoBucket:
             Body=data,
             **_checksum(digest),
         )
+        if answer is None:
+            return None
         return Part(number, _etag(answer), len(data), digest.hexdigest())
 
     def copy_part(self, key: str, upload: str, number: int, source: BucketObject) -> Part | None:

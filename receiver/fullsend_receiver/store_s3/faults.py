@@ -18,7 +18,6 @@ _BY_CODE: Final = {
     "IllegalLocationConstraintException": "the region is wrong: name the bucket's",
     "InvalidAccessKeyId": "the object store does not know the access key: see the credentials",
     "NoSuchBucket": "the bucket does not exist: create it, or correct its name",
-    "NoSuchUpload": "another daemon has discarded the upload: its sender begins anew",
     "PermanentRedirect": "the bucket is at another endpoint, or in another region: name that",
     "QuotaExceeded": "the bucket is full: raise its quota",
     "RequestExpired": "the clocks differ too much: set this host's clock",
@@ -40,7 +39,7 @@ _BY_STATUS: Final = {
 }
 #: What may have passed at the next try, by HTTP status and by the code of S3 (error responses of the S3 API).
 _PASSING: Final = frozenset({429, 500, 502, 503, 504})
-_PASSING_CODES: Final = frozenset({"InternalError", "NoSuchUpload", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
+_PASSING_CODES: Final = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
 #: What says that there is no room: Ceph's code of a quota, and the status of full disks (MinIO's, for example).
 _FULL_STATUS: Final = 507
 _FULL_CODES: Final = frozenset({"QuotaExceeded"})

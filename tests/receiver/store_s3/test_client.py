@@ -283,6 +283,12 @@ def test_copy_is_told_with_the_checksum_that_the_store_has_made(server: Server) 
 
 
 @pytest.mark.parametrize("code", ["NoSuchKey", "NoSuchUpload"])
+def test_part_of_an_upload_that_is_not_there_is_none(server: Server, code: str) -> None:
+    server.answers = [refusal(404, code)]
+    assert server.bucket().put_part("key", "u", 2, b"data") is None
+
+
+@pytest.mark.parametrize("code", ["NoSuchKey", "NoSuchUpload"])
 def test_copy_of_what_is_not_there_is_none(server: Server, code: str) -> None:
     server.answers = [refusal(404, code)]
     assert server.bucket().copy_part("key", "u", 2, BucketObject("k", 3, "e1", 0.0)) is None
