@@ -32,6 +32,7 @@ class Server:
     def __init__(self) -> None:
         self.answers: list[Answer | Callable[[dict[str, str]], Answer]] = []
         self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.waited: list[float] = []  # what the client has slept, in seconds
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -64,7 +65,7 @@ class Server:
     def bucket(self, **access: Any) -> BotoBucket:
         endpoint = f"http://127.0.0.1:{self.http.server_port}"
         said: dict[str, Any] = {"attempts": 1, "access_key": "k", "secret_key": "s"} | access
-        return BotoBucket("b", "pre/fix", Access(endpoint, "us-east-1", **said))
+        return BotoBucket("b", "pre/fix", Access(endpoint, "us-east-1", **said), sleep=self.waited.append)
 
     def close(self) -> None:
         self.http.shutdown()
@@ -122,6 +123,49 @@ def test_what_an_earlier_attempt_has_stored_meets_the_condition(server: Server) 
     ]
     assert server.bucket(attempts=2).put("key", b"data", if_absent=True) == "e1"
     assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("condition", [{"if_match": "e0"}, {"if_absent": True}])
+def test_failure_of_a_conditional_put_is_settled_by_what_is_there(
+    server: Server, condition: dict[str, Any], own: bool
+) -> None:
+    """Ceph answers 500 to one of two writers at once."""
+    server.answers = [
+        refusal(500, "InternalError"),
+        lambda _headers: head(server.seen[0][2]["x-amz-meta-fullsend-write"] if own else "of another", "e2"),
+    ]
+    assert server.bucket().put("key", b"data", **condition) == ("e2" if own else None)
+    assert (server.answers, server.waited) == ([], [])
+
+
+@pytest.mark.parametrize("condition", [{"if_match": "e0"}, {"if_absent": True}])
+def test_conditional_put_that_has_failed_is_repeated_as_it_was_while_its_condition_holds(
+    server: Server, condition: dict[str, Any]
+) -> None:
+    as_before = head("of another", "e0") if "if_match" in condition else refusal(404, "NoSuchKey")
+    failure = refusal(500, "InternalError")
+    server.answers = [failure, as_before, failure, as_before, OK]
+    assert server.bucket().put("key", b"data", **condition) == "e1"
+    puts = [(headers, body) for method, _path, headers, body in server.seen if method == "PUT"]
+    assert len(puts) == 3
+    assert len({(headers["x-amz-meta-fullsend-write"], headers.get("if-match"), body) for headers, body in puts}) == 1
+    assert len(server.waited) == 2
+
+
+def test_conditional_put_that_fails_again_and_again_is_the_first_error(server: Server) -> None:
+    unchanged = head("of another", "e0")
+    first = [refusal(503, "SlowDown"), unchanged]
+    server.answers = [*first, *[refusal(500, "InternalError"), unchanged] * 3]
+    with pytest.raises(BucketBusy, match="503 SlowDown"):
+        server.bucket().put("key", b"data", if_match="e0")
+    assert (server.answers, len(server.waited)) == ([], 3)
+
+
+def test_conditional_put_whose_outcome_cannot_be_seen_is_the_first_error(server: Server) -> None:
+    server.answers = [refusal(503, "SlowDown"), (500, {}, b"")]
+    with pytest.raises(BucketBusy, match=r"PutObject is refused \(503 SlowDown\)"):
+        server.bucket().put("key", b"data", if_absent=True)
 
 
 @pytest.mark.parametrize("quotes", [False, True])
