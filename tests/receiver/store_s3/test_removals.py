@@ -152,6 +152,19 @@ def test_wait_ends_only_when_the_removal_that_had_begun_is_done(
     assert not store.has(FILE)
 
 
+def test_wait_does_not_end_with_a_choice_that_turns_into_a_removal(store: BucketStore, bucket: MemoryBucket) -> None:
+    """It chooses for so long that the one who waits ends it, and is faster by a moment."""
+    assert store_raw(store)
+    mine = removals.Turn(bucket, removals._claim(bucket, 0.0))
+    said = {"state": "doing", "what": "remove", "streams": removals.rows_of(bucket, [FILE], None)}
+
+    def stalled(_merge: str | None) -> None:
+        assert bucket.put(keys.REMOVING, removals._encode(said), if_match=mine._etag)
+
+    removals.wait_for_removals(bucket, patience=0.0, stalled=stalled)
+    assert not store.has(FILE)
+
+
 def test_stream_that_is_being_committed_is_not_removed(store: BucketStore, bucket: MemoryBucket) -> None:
     assert store_raw(store)
     assert removals.remove(bucket, lambda: [FILE], lambda: {FILE}) == []
