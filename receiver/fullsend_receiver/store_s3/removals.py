@@ -28,7 +28,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from fullsend_receiver.store.api import TrashedStream
-from fullsend_receiver.store.errors import StoreError
+from fullsend_receiver.store.errors import ManifestError, StoreError
 from fullsend_receiver.store.locks import lock_end
 from fullsend_receiver.store_s3 import keys, manifests, stream_index, versions
 from fullsend_receiver.store_s3.bucket import Bucket, BucketError, Fetched
@@ -243,18 +243,37 @@ def empty_trash(
 ) -> list[str]:
     """Delete folders of the trash. See `Store.empty_trash`."""
     with turn(bucket) as mine:
-        entries = [each for each in trashed(bucket) if old(each.stream.folder)]
-        locked = _locked(bucket, entries, stays)
-        mine.do(
-            "empty",
-            [
-                {"file": str(each.stream.file), "entry": each.key, "data": each.data}
-                for each in entries
-                if each.key not in locked
-            ],
-        )
-        left = {each.stream.folder for each in entries if each.key in locked}
+        entries: list[BucketTrashEntry] = []
+        kept: set[str] = set()  # bytes that another entry has
+        for each in trashed(bucket):
+            if old(each.stream.folder):
+                entries.append(each)
+            else:
+                kept.add(each.data)
+        stay = _locked(bucket, entries, stays)
+        rows = []
+        for each in entries:
+            if each.key in stay:
+                continue
+            try:
+                is_stored = _is_stored(bucket, each)
+            except ManifestError as error:
+                log.warning("%s: stays in the trash: %s", each.stream.file, error)
+                stay.add(each.key)
+                continue
+            data = None if is_stored or each.data in kept else each.data
+            rows.append({"file": str(each.stream.file), "entry": each.key, "data": data})
+        mine.do("empty", rows)
+        left = {each.stream.folder for each in entries if each.key in stay}
         return [name for name in dict.fromkeys(each.stream.folder for each in entries) if name not in left]
+
+
+def _is_stored(bucket: Bucket, entry: BucketTrashEntry) -> bool:
+    """Whether the stream of an entry is stored. A process that was stalled as it moved it into the trash writes the
+    entry late, when the stream may have come back. Raises: ManifestError.
+    """
+    there = manifests.read(bucket, entry.stream.file)
+    return there is not None and there.data == entry.data
 
 
 def _locked(
@@ -301,8 +320,8 @@ def take_away(bucket: Bucket, row: Mapping[str, Any]) -> bool:
             there = manifests.read(bucket, file)
         else:
             there = None
-    if there is not None and data not in there.removed:
-        return False  # another stream is stored there by now
+    if there is not None and (there.data == data or data not in there.removed):
+        return False  # another stream is stored there by now, or this one came back
     if row["trash"] is None and manifests.delete_bytes(bucket, data):
         versions.purge_older(bucket, manifests.key_of(file))
     return True
@@ -331,7 +350,8 @@ def _return(bucket: Bucket, row: Mapping[str, Any]) -> bool:
 
 
 def _empty(bucket: Bucket, row: Mapping[str, Any]) -> bool:
-    manifests.delete_bytes(bucket, str(row["data"]))
+    if row["data"] is not None:  # otherwise something else needs them
+        manifests.delete_bytes(bucket, str(row["data"]))
     bucket.delete(str(row["entry"]))
     return True
 
