@@ -38,7 +38,9 @@ _REPEATS: Final = 3
 _MARK: Final = "fullsend-write"
 #: The codes for a failed condition. Two writers at once get the second one from some stores.
 _UNMET: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
-_ABSENT: Final = frozenset({"NoSuchKey", "NotFound", "404"})
+_ABSENT: Final = frozenset({"NoSuchKey"})
+#: The same of an answer to HEAD, which has the status alone. Any other request is answered so by a proxy, not by S3.
+_HEAD_ABSENT: Final = frozenset({*_ABSENT, "NotFound", "404"})
 #: The codes for a range behind the end.
 _NO_RANGE: Final = frozenset({"InvalidRange", "416"})
 #: Ceph says of an upload that has ended that there is no such key.
@@ -225,7 +227,7 @@ class BotoBucket:
 
     def _head(self, key: str) -> dict[str, Any] | None:
         try:
-            return self._send_unless(_ABSENT, "HeadObject", key, self._client.head_object)
+            return self._send_unless(_HEAD_ABSENT, "HeadObject", key, self._client.head_object)
         except BucketBusy:
             raise
         except BucketError:

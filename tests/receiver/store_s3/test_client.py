@@ -181,6 +181,29 @@ def test_etag_is_sent_in_the_form_that_the_store_wants(server: Server, quotes: b
     assert server.answers == []
 
 
+def test_404_of_a_proxy_says_nothing_of_an_object(server: Server) -> None:
+    """As Traefik answers while its gateway restarts. S3 names a code, but for HEAD."""
+    absent: Answer = (404, {}, b"404 page not found\n")
+    calls: list[Callable[[BotoBucket], object]] = [
+        lambda bucket: bucket.get("key"),
+        lambda bucket: bucket.read("key", 0, 1),
+        lambda bucket: bucket.delete("key"),
+        lambda bucket: bucket.put("key", b"data"),
+        lambda bucket: bucket.put_part("key", "u", 1, b"data"),
+        lambda bucket: bucket.copy_part("key", "u", 1, BucketObject("k", 3, "e1", 0.0)),
+        lambda bucket: bucket.parts("key", "u"),
+        lambda bucket: bucket.object_lock(),
+    ]
+    for call in calls:
+        server.answers = [absent]
+        with pytest.raises(BucketBusy, match="this is not the object store"):
+            call(server.bucket())
+    server.answers = [absent, refusal(404, "NoSuchKey"), refusal(404, "NoSuchKey")]
+    assert server.bucket().head("key") is None
+    assert server.bucket().get("key") is None
+    assert server.bucket().delete("key") is False
+
+
 def test_list_goes_on_behind_a_short_page_and_an_empty_one(server: Server) -> None:
     server.answers = [page("pre/fix/a%2520b", more="t1"), page(more="t2"), page("pre/fix/c")]
     assert [each.key for each in server.bucket().entries("")] == ["a%20b", "c"]
