@@ -24,6 +24,7 @@ from fullsend_receiver.store.names import stream_file
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store_s3 import journals
 from fullsend_receiver.store_s3.bucket import (
+    Bucket,
     BucketError,
     BucketObject,
     Fetched,
@@ -128,8 +129,10 @@ class MemoryBucket:
     def was_repeated(self, upload: str) -> bool:
         return False
 
-    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part | None:
         found = Part(number, _etag(data), len(data), hashlib.sha256(data).hexdigest())
+        if upload not in self.uploads:
+            return None
         parts = self._parts(key, upload)
         if not 1 <= number <= self._parts_most:
             raise BucketError(f"{self.where}/{key}: UploadPart is refused (400 InvalidArgument)")
@@ -145,8 +148,6 @@ class MemoryBucket:
         return self.put_part(key, upload, number, there[0])
 
     def _parts(self, key: str, upload: str) -> dict[int, tuple[bytes, Part]]:
-        if upload not in self.uploads:
-            raise BucketError(f"{self.where}/{key}: UploadPart is refused (404 NoSuchUpload)")
         named, parts, _begun = self.uploads[upload]
         assert named == key
         return parts
@@ -227,6 +228,13 @@ def in_ceph(prefix: str, gateway: int = 0, name: str = BUCKET) -> BotoBucket:
     with contextlib.suppress(there.BucketAlreadyOwnedByYou, there.BucketAlreadyExists):  # SeaweedFS has the other one
         bucket._client.create_bucket(Bucket=name)
     return bucket
+
+
+def put_part(bucket: Bucket, key: str, upload: str, number: int, data: bytes) -> Part:
+    """Store a part of an upload that is there."""
+    part = bucket.put_part(key, upload, number, data)
+    assert part is not None
+    return part
 
 
 # --- stores -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.programs import Sender, good, started, wait_for
-from tests.receiver.buckets import ACCESS_KEY, SECRET_KEY, gateways
+from tests.receiver.buckets import ACCESS_KEY, SECRET_KEY, gateways, put_part
 from tests.s3.ceph import IS_CEPH
 from tests.s3.hosts import POLICY, BucketReceiver, push_chain
 
@@ -79,7 +79,7 @@ def test_default_retention_locks_also_what_came_in_parts() -> None:
     bucket = locking(days=1)
     assert bucket.object_lock() == LockRule("GOVERNANCE", 86400.0)
     upload = bucket.begin_parts(KEY)
-    assert bucket.complete(KEY, upload, [bucket.put_part(KEY, upload, 1, b"data")])
+    assert bucket.complete(KEY, upload, [put_part(bucket, KEY, upload, 1, b"data")])
     assert bucket.locked_until(KEY) == pytest.approx(time.time() + 86400, abs=300)
     assert versions.purge(bucket, KEY)
     assert bucket.head(KEY) is None

@@ -37,7 +37,8 @@ ROWS_MAX: Final = 1 << 30
 @dataclass(slots=True)
 class IndexedRows:
     """What is kept of a sender. `gone`: in order, the first numbers of the stamps of removed streams, which need not be
-    read again; `doubts`: the streams whose manifests cannot be read; each reader tries again.
+    read again; `doubts`: the streams whose manifests cannot be read, or are not there although a change was
+    noted; each reader tries again.
     """
 
     shelves: dict[str, Shelf] = field(default_factory=dict)

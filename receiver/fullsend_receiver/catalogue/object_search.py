@@ -146,6 +146,8 @@ class ObjectSearch:
                     self._rows.doubts.add(file)
                 elif info.size is None:
                     self._rows.note_gone(info.stamp)
+                    if not info.stamp:  # a removal leaves something in place of the manifest
+                        self._rows.doubts.add(file)
                 else:
                     row = rows[name] = _row(info, known)
                     if info.size != row[STORED_BYTES]:

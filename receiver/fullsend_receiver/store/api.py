@@ -11,11 +11,14 @@ loop.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
+
+from fullsend_receiver.store.races import pause
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -254,11 +257,12 @@ def update(documents: Documents, name: str, change: Callable[[bytes | None], byt
     """Replace a document with the result of `change`; None: leave it. `change` is called again if another process
     replaced the document first. Raises: OSError, and what `change` raises.
     """
-    while True:
+    for lost in itertools.count(1):
         found = documents.get(name)
         data = change(None if found is None else found.data)
         if data is None or documents.put(name, data, if_match=None if found is None else found.tag):
             return
+        pause(lost)
 
 
 #: Claims an upload by its key: inside the context no session of this process begins or resumes it. Yields: False if one

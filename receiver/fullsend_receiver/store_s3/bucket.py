@@ -154,8 +154,8 @@ class Bucket(Protocol):
         another one of its key, which nothing names. Asked once, of the process that has begun it.
         """
 
-    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
-        """Store a part. One of the same number is replaced."""
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part | None:
+        """Store a part. One of the same number is replaced. Returns: None if there is no such upload."""
 
     def copy_part(self, key: str, upload: str, number: int, source: BucketObject) -> Part | None:
         """Store a copy of an object as a part, within the object store. One of the same number is replaced. The key of

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from fullsend_receiver.store.races import pause
 from fullsend_receiver.store_s3 import faults
 from fullsend_receiver.store_s3.bucket import (
     BucketBusy,
@@ -31,11 +32,15 @@ from fullsend_receiver.store_s3.bucket import (
 
 _T = TypeVar("_T")
 
+#: How often a conditional PUT is repeated that has failed while its condition still holds.
+_REPEATS: Final = 3
 #: The name of the mark in the metadata.
 _MARK: Final = "fullsend-write"
 #: The codes for a failed condition. Two writers at once get the second one from some stores.
 _UNMET: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
-_ABSENT: Final = frozenset({"NoSuchKey", "NotFound", "404"})
+_ABSENT: Final = frozenset({"NoSuchKey"})
+#: The same of an answer to HEAD, which has the status alone. Any other request is answered so by a proxy, not by S3.
+_HEAD_ABSENT: Final = frozenset({*_ABSENT, "NotFound", "404"})
 #: The codes for a range behind the end.
 _NO_RANGE: Final = frozenset({"InvalidRange", "416"})
 #: Ceph says of an upload that has ended that there is no such key.
@@ -103,12 +108,20 @@ class Access:
 class BotoBucket:
     """A `Bucket` through boto3."""
 
-    def __init__(self, bucket: str, prefix: str = "", access: Access | None = None) -> None:
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        access: Access | None = None,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         """Makes no request. `prefix`: without slashes around it. Raises: BucketError if boto3 is missing."""
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self.where = f"s3://{bucket}/{prefix}".rstrip("/")
         self._access = access or Access()
+        self._sleep = sleep
         self._client, self._session, self._errors = _client(self._access, self._access.timeout)
         self._renewing = threading.Lock()
         self._renewals = 0
@@ -124,26 +137,55 @@ class BotoBucket:
         body = {"Body": data, **_checksum(hashlib.sha256(data))}
         if not if_absent and if_match is None:
             return _etag(self._send("PutObject", key, self._client.put_object, **body))
+        return self._put_if(key, body, if_match)
+
+    def _put_if(self, key: str, body: dict[str, Any], if_match: str | None) -> str | None:
+        """Store an object on a condition. `if_match`: None: only if the key is free.
+
+        An answer other than success tells little: the object may be stored all the same, and Ceph answers 500 to one of
+        two writers at once. So what is there decides. What is repeated is the same request, with the same mark: an
+        earlier attempt that a gateway does late is this one, or meets a condition that is false by then.
+        """
         mark = secrets.token_hex(16)
-        condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": self._quoted(if_match or "")}
         said = {**body, "Metadata": {_MARK: mark}}
-        if (answer := self._try_put(key, said | condition)) is not None:
-            return _etag(answer)
-        there = self._head(key)
-        if there is None:
-            return None
-        if there.get("Metadata", {}).get(_MARK) == mark:
-            return _etag(there)  # an earlier attempt has stored it, and its answer was lost
-        if if_match is None or _etag(there) != if_match:
-            return None
-        # The object is the wanted one: this store wants its ETag in the other form.
-        with self._lock:
-            self._quotes = not self._quotes
-        answer = self._try_put(key, said | {"IfMatch": self._quoted(if_match)})
-        if answer is not None:
-            return _etag(answer)
-        there = self._head(key)
-        return _etag(there) if there is not None and there.get("Metadata", {}).get(_MARK) == mark else None
+        failed: list[BucketBusy] = []
+        other_form = False
+        while True:
+            condition = {"IfNoneMatch": "*"} if if_match is None else {"IfMatch": self._quoted(if_match)}
+            is_unmet = True
+            try:
+                if (answer := self._try_put(key, said | condition)) is not None:
+                    return _etag(answer)
+            except BucketBusy as error:
+                failed.append(error)
+                is_unmet = False
+            there = self._head_behind(key, failed)
+            if there is not None and there.get("Metadata", {}).get(_MARK) == mark:
+                return _etag(there)  # this attempt has stored it, or an earlier one
+            if (None if there is None else _etag(there)) != if_match:
+                return None
+            if not is_unmet:
+                if len(failed) > _REPEATS:
+                    raise failed[0]
+                pause(len(failed), self._sleep)
+            elif if_match is None or other_form:
+                return None
+            else:
+                # The object is the wanted one: this store wants its ETag in the other form.
+                other_form = True
+                with self._lock:
+                    self._quotes = not self._quotes
+
+    def _head_behind(self, key: str, failed: Sequence[BucketBusy]) -> dict[str, Any] | None:
+        """Return what is there behind an attempt to store. `failed`: why attempts have failed; the first reason is a
+        better one than that of this request.
+        """
+        try:
+            return self._head(key)
+        except BucketError:
+            if failed:
+                raise failed[0] from None
+            raise
 
     def _try_put(self, key: str, said: dict[str, Any]) -> dict[str, Any] | None:
         absent = _UNMET | (_ABSENT if "IfMatch" in said else frozenset())
@@ -185,7 +227,7 @@ class BotoBucket:
 
     def _head(self, key: str) -> dict[str, Any] | None:
         try:
-            return self._send_unless(_ABSENT, "HeadObject", key, self._client.head_object)
+            return self._send_unless(_HEAD_ABSENT, "HeadObject", key, self._client.head_object)
         except BucketBusy:
             raise
         except BucketError:
@@ -252,10 +294,11 @@ class BotoBucket:
         self._repeated.discard(upload)
         return known
 
-    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part | None:
         """See `Bucket.put_part`."""
         digest = hashlib.sha256(data)
-        answer = self._send(
+        answer = self._send_unless(
+            _NO_UPLOAD,
             "UploadPart",
             key,
             self._client.upload_part,
@@ -264,6 +307,8 @@ class BotoBucket:
             Body=data,
             **_checksum(digest),
         )
+        if answer is None:
+            return None
         return Part(number, _etag(answer), len(data), digest.hexdigest())
 
     def copy_part(self, key: str, upload: str, number: int, source: BucketObject) -> Part | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.journal import make_line
 from fullsend_receiver.store_s3 import keys, manifests, partials, removals, stream_index
+from fullsend_receiver.store_s3.journals import UploadLost
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,12 +34,13 @@ _ATTEMPTS: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class PreparedCommit:
-    """A commit that may begin. `lines`: of the journal; `commit`: for `complete`. Inside its context nothing that it
-    supersedes is removed by others.
+    """A commit that may begin. `lines`: of the journal; `commit`: for `complete`; `turn`: of a merge. Inside its
+    context nothing that it supersedes is removed by others, and also behind it if an error leaves it incomplete.
     """
 
     lines: list[bytes]
     commit: dict[str, Any]
+    turn: removals.Turn | None
     waiting: contextlib.ExitStack
 
     def __enter__(self) -> Self:
@@ -48,7 +50,9 @@ class PreparedCommit:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let others remove."""
+        """Let others remove, unless the commit may have begun. UploadLost: its line was refused."""
+        if self.turn is not None and error is not None and not isinstance(error, UploadLost):
+            self.turn.keep()
         self.waiting.__exit__(kind, error, trace)
 
 
@@ -66,8 +70,9 @@ def prepare(
     """
     with contextlib.ExitStack() as stack:
         rows: list[dict[str, Any]] = []
+        turn: removals.Turn | None = None
         if supersedes is not None:
-            stack.enter_context(removals.turn(bucket))
+            turn = stack.enter_context(removals.turn(bucket, merge=opened.generation))
             rows = removals.rows_of(bucket, supersedes.choose(), supersedes.trash)
         there = manifests.read(bucket, file)
         if not _may_take(there, replaces):
@@ -82,7 +87,7 @@ def prepare(
         if there is not None and there.data is not None and replaces is not None:
             commit["replaces"] = {"etag": there.etag, "why": replaces.why, "aside": keys.unique(), "at": time.time()}
         lines = [journal.commit_line(file), make_line({"stored": commit})]
-        return PreparedCommit(lines, commit, stack.pop_all())
+        return PreparedCommit(lines, commit, turn, stack.pop_all())
     raise AssertionError  # for mypy: a stack may pass over errors
 
 
@@ -102,8 +107,12 @@ def complete(
     one is discarded. Raises: StoreError.
     """
     if commit["supersedes"] and not held:
-        with removals.turn(bucket):
-            return complete(bucket, opened, commit, objects, held=True)
+        with removals.turn(bucket, merge=opened.generation) as turn:
+            try:
+                return complete(bucket, opened, commit, objects, held=True)
+            except BaseException:
+                turn.keep()
+                raise
     file, data = PurePosixPath(commit["file"]), str(commit["data"])
     if not _store(bucket, file, data, commit):
         manifests.delete_bytes(bucket, data)

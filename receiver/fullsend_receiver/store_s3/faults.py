@@ -24,7 +24,6 @@ _BY_CODE: Final = {
     "IllegalLocationConstraintException": "the region is wrong: name the bucket's",
     "InvalidAccessKeyId": "the object store does not know the access key: see the credentials",
     "NoSuchBucket": "the bucket does not exist: create it, or correct its name",
-    "NoSuchUpload": "another daemon has discarded the upload: its sender begins anew",
     "PermanentRedirect": "the bucket is at another endpoint, or in another region: name that",
     "QuotaExceeded": "the bucket is full: raise its quota",
     "RequestExpired": "the clocks differ too much: set this host's clock",
@@ -46,7 +45,10 @@ _BY_STATUS: Final = {
 }
 #: What may have passed at the next try, by HTTP status and by the code of S3 (error responses of the S3 API).
 _PASSING: Final = frozenset({429, 500, 502, 503, 504})
-_PASSING_CODES: Final = frozenset({"InternalError", "NoSuchUpload", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
+_PASSING_CODES: Final = frozenset({"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
+#: What stands in place of a code where an answer of 404 has none: S3 names one, a proxy whose gateway is away does not.
+_NOT_FOUND: Final = 404
+_NAMELESS: Final = frozenset({"", "404", "NotFound"})
 #: What says that there is no room: Ceph's code of a quota, and the status of full disks (MinIO's, for example).
 _FULL_STATUS: Final = 507
 _FULL_CODES: Final = frozenset({"QuotaExceeded"})
@@ -56,11 +58,14 @@ def refused(where: str, action: str, status: int, code: str) -> BucketError:
     """Return the error for an answer of an object store. `where`: the object; `action`: such as "PutObject"; `status`:
     of HTTP; `code`: of S3.
     """
+    nameless = status == _NOT_FOUND and code in _NAMELESS
     advice = _BY_CODE.get(code) or _BY_STATUS.get(status) or "see the log of the object store"
+    if nameless:
+        advice = "this is not the object store: see the endpoint, and the proxy before it"
     kind = BucketError
     if status == _FULL_STATUS or code in _FULL_CODES:
         kind = BucketFull
-    elif status in _PASSING or code in _PASSING_CODES:
+    elif nameless or status in _PASSING or code in _PASSING_CODES:
         kind = BucketBusy
     return kind(f"{printable(where)}: {action} is refused ({status} {printable(code)}): {advice}")
 

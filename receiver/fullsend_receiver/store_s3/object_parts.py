@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from fullsend_protocol.shared.units import format_size, printable
 from fullsend_receiver.store.errors import PartialDamaged, StreamTooLarge
 from fullsend_receiver.store_s3 import journals, keys, partials
-from fullsend_receiver.store_s3.bucket import Bucket, BucketError, BucketObject, Part
+from fullsend_receiver.store_s3.bucket import Bucket, BucketBusy, BucketError, BucketObject, Part
 from fullsend_receiver.store_s3.journals import (
     BucketJournal,
     JournalWriter,
@@ -97,10 +97,22 @@ class ObjectParts:
         else:
             assert self._upload is not None  # noqa: S101 - for mypy: `_begin` has begun it
             parts, key, upload = self._parts, self._open.data, self._upload
-        part = self._bucket.put_part(key, upload, len(parts) + 1, data)
+        part = self._put_part(key, upload, len(parts) + 1, data)
         stored = StoredPart(part, self.end + part.size, record)
         parts.append(stored)
         return stored
+
+    def _put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+        """Store a part. Raises: PartialDamaged if the object store has aborted the upload, by a rule for old ones."""
+        part = self._bucket.put_part(key, upload, number, data)
+        if part is not None:
+            return part
+        if self._bucket.parts(key, upload) is None:
+            raise self.lost("the object store has discarded its multipart upload")
+        msg = (
+            f"{self._bucket.where}/{key}: the object store lists a multipart upload that it does not find: see its log"
+        )
+        raise BucketBusy(msg)
 
     def _begin(self) -> None:
         """Begin what the next part belongs to, if nothing has begun that has room for it."""
@@ -157,7 +169,7 @@ class ObjectParts:
         assert self._upload is not None  # noqa: S101 - for mypy: a segment begins behind parts
         part = self._bucket.copy_part(self._open.data, self._upload, segment.number, made)
         if part is None:
-            raise self.lost(f"the object store has lost the segment {segment.number}")
+            raise self.lost(f"the object store has lost the segment {segment.number}, or has discarded the upload")
         self.copied = True
         self._writer.write([journals.copied_line(part)])
         last = segment.parts[-1]
@@ -183,7 +195,7 @@ class ObjectParts:
                 self._bucket.abort(data, self._upload)
             sealed = Sealed(whole, chunks, (), None)
         else:
-            last = self._bucket.put_part(data, self._upload, len(self._parts) + 1, tail)
+            last = self._put_part(data, self._upload, len(self._parts) + 1, tail)
             sealed = Sealed(whole, chunks, (*(each.part for each in self._parts), last), self._upload)
         self._writer.write([journals.seal_line(sealed)])
         return sealed

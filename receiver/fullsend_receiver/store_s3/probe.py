@@ -16,7 +16,7 @@ from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.units import format_size, plural
 from fullsend_receiver.store.api import ProbeFinding
 from fullsend_receiver.store_s3 import keys
-from fullsend_receiver.store_s3.bucket import Bucket, BucketBusy, BucketError
+from fullsend_receiver.store_s3.bucket import Bucket, BucketBusy, BucketError, Part
 from fullsend_receiver.store_s3.part_sizes import PartSizes
 
 if TYPE_CHECKING:
@@ -183,23 +183,30 @@ def _multipart(bucket: Bucket, folder: str) -> Iterator[ProbeFinding]:
         yield ProbeFinding("multipart upload", holds=False, needed=True, says=str(error))
         return
     try:
-        parts = [bucket.put_part(key, upload, 1, first), bucket.put_part(key, upload, 2, last)]
+        parts = [_part(bucket, key, upload, 1, first), _part(bucket, key, upload, 2, last)]
         listed = bucket.parts(key, upload) or ()
         same = [(each.number, each.etag) for each in listed] == [(each.number, each.etag) for each in parts]
         yield ProbeFinding("ListParts", holds=same, needed=True)
-        bucket.put_part(key, upload, 2, b"another end")
+        _part(bucket, key, upload, 2, b"another end")
         late = bucket.complete(key, upload, parts)
         found = bucket.head(key)
         refused = not late or found is None or bucket.read(key, _PART, _PART) == last
         yield ProbeFinding("a part that was replaced is not taken for the first one", holds=refused, needed=True)
         if not late:
-            parts = [parts[0], bucket.put_part(key, upload, 2, last)]
+            parts = [parts[0], _part(bucket, key, upload, 2, last)]
             whole = bucket.complete(key, upload, parts) and bucket.read(key, _PART - 1, _PART) == b"\0" + last
             yield ProbeFinding("multipart upload", holds=whole, needed=True)
         else:
             yield ProbeFinding("multipart upload", holds=refused, needed=True)
     finally:
         bucket.abort(key, upload)
+
+
+def _part(bucket: Bucket, key: str, upload: str, number: int, data: bytes) -> Part:
+    part = bucket.put_part(key, upload, number, data)
+    if part is None:
+        raise BucketBusy(f"{bucket.where}/{key}: the object store has lost a new multipart upload: try again later")
+    return part
 
 
 def _copy(bucket: Bucket, folder: str) -> ProbeFinding:
@@ -211,7 +218,7 @@ def _copy(bucket: Bucket, folder: str) -> ProbeFinding:
         there = bucket.head(source)
         upload = bucket.begin_parts(key)
         copied = None if there is None else bucket.copy_part(key, upload, 1, there)
-        if copied is not None and bucket.complete(key, upload, [copied, bucket.put_part(key, upload, 2, b"the end")]):
+        if copied is not None and bucket.complete(key, upload, [copied, _part(bucket, key, upload, 2, b"the end")]):
             found = bucket.head(key)
             holds = found is not None and found.size == _PART + len(b"the end")
             holds = holds and bucket.read(key, _PART - 1, _PART) == b"\0the end"

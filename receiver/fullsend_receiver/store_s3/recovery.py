@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store_s3 import commits, journals, keys, partials
+from fullsend_receiver.store_s3.journals import JournalWriter, UploadLost
 
 if TYPE_CHECKING:
     from fullsend_receiver.store_s3.bucket import Bucket
@@ -58,13 +59,34 @@ def recover_merges(bucket: Bucket, is_open: Callable[[str], bool], patience: flo
     return done
 
 
-def complete_merges(bucket: Bucket) -> None:
-    """Complete the commits of merges that are stalled, or dead. The right to remove is that of one of them."""
-    for key, commits_merge in partials.survey(bucket, lambda upload: upload.open.opened.merge and upload.committing):
-        found = partials.examined(bucket, key, sets_aside=False) if commits_merge else None
-        if found is not None and found.stored is not None:
+def complete_merges(bucket: Bucket, chooser: str | None) -> None:
+    """Complete the commits of merges that are stalled, or dead, and keep the one that chooses from beginning its own.
+    The right to remove is that of one of them. `chooser`: see `removals.Stalled`. Raises: StoreError.
+    """
+
+    def is_due(upload: partials.BucketUploadInfo) -> bool:
+        return upload.open.opened.merge and (upload.open.generation == chooser or upload.committing is not None)
+
+    for key, due in partials.survey(bucket, is_due):
+        if due:
+            _end_merge(bucket, key, chooser)
+
+
+def _end_merge(bucket: Bucket, key: str, chooser: str | None) -> None:
+    while (found := partials.examined(bucket, key, sets_aside=False)) is not None:
+        if found.stored is not None:
             commits.complete(bucket, found.open, found.stored, found.objects, held=True)
             log.warning("%s: its commit was interrupted and is complete now", found.stored["file"])
+            return
+        if found.open.generation != chooser:
+            return
+        try:
+            # The line of its commit would have this number, and is refused.
+            JournalWriter(bucket, found.open, found.next).write([journals.owner_line()])
+        except UploadLost:
+            continue  # it was faster, and may have begun its commit
+        log.warning("partial %s: the merge was stalled, and ends without its commit", key)
+        return
 
 
 def _sweep(bucket: Bucket, key: str, generation: str) -> None:

@@ -3,12 +3,14 @@
 One object, `.state/removing`, says what is being done. It is only ever replaced by its ETag:
 
     idle       nothing
-    choosing   a process chooses what to remove; no other one does
+    choosing   a process chooses what to remove; no other one does. `merge`: the generation of the merge that chooses
     doing      what is chosen; any process completes it
 
 A process that is stalled while it chooses keeps others waiting. After a while one of them replaces what it has written,
-and it fails when it comes back. A process that is stalled while it removes can do no harm later: it replaces manifests
-only by the ETags that were logged, and deletes only objects whose keys are never used again.
+and it fails when it comes back. A merge has its choice in the line of its commit. So the one that waits completes that
+commit before, or takes the merge's journal over, so that it cannot begin. A process that is stalled while it removes
+can do no harm later: it replaces manifests only by the ETags that were logged, and deletes only objects whose keys are
+never used again.
 
 A stream in the trash keeps its bytes where they are. Its entry has its manifest.
 """
@@ -26,10 +28,10 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from fullsend_receiver.store.api import TrashedStream
-from fullsend_receiver.store.errors import StoreError
+from fullsend_receiver.store.errors import ManifestError, StoreError
 from fullsend_receiver.store.locks import lock_end
 from fullsend_receiver.store_s3 import keys, manifests, stream_index, versions
-from fullsend_receiver.store_s3.bucket import Bucket, Fetched
+from fullsend_receiver.store_s3.bucket import Bucket, BucketError, Fetched
 from fullsend_receiver.store_s3.manifests import ManifestObject
 
 log = logging.getLogger("fullsendd")
@@ -39,6 +41,10 @@ _FORMAT: Final = 1
 PATIENCE: Final = 120.0
 #: Seconds between two looks.
 _STEP: Final = 0.05
+
+#: Is called before a choice is ended, with the generation of the merge that chooses, None: it is not one. Completes the
+#: commit of that merge, or keeps it from beginning. Raises: StoreError.
+Stalled = Callable[[str | None], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,7 @@ class Turn:
         """`etag`: of the object that says so."""
         self._bucket = bucket
         self._etag = etag
+        self._kept = False
 
     def do(self, what: str, rows: list[dict[str, Any]]) -> list[PurePosixPath]:
         """Log what is to be done, and do it. Returns: the streams of which it is done. Raises: StoreError."""
@@ -74,42 +81,51 @@ class Turn:
         self._etag = self._bucket.put(keys.REMOVING, _encode({"state": "choosing"}), if_match=etag) or ""
         return done
 
+    def keep(self) -> None:
+        """Leave the end of this turn to a process that waits for it: the commit of its merge may have begun."""
+        self._kept = True
+
     def end(self) -> None:
         """Let others choose, if what was logged is done."""
+        if self._kept:
+            return
         found = _read(self._bucket)
         if found is not None and found[0].etag == self._etag and found[1]["state"] == "choosing":
             self._bucket.put(keys.REMOVING, _encode({"state": "idle"}), if_match=self._etag)
 
 
 @contextlib.contextmanager
-def turn(bucket: Bucket, *, patience: float = PATIENCE) -> Iterator[Turn]:
+def turn(bucket: Bucket, *, merge: str | None = None, patience: float = PATIENCE) -> Iterator[Turn]:
     """Wait until no other process removes, complete what a dead one had begun, and keep others from it inside this
-    context. Raises: StoreError.
+    context. `merge`: the generation of the merge that commits in it; a turn that was kept for it goes on. Raises:
+    StoreError.
     """
-    mine = Turn(bucket, _claim(bucket, patience))
+    mine = Turn(bucket, _claim(bucket, patience, merge))
     try:
         yield mine
     finally:
         mine.end()
 
 
-def _claim(bucket: Bucket, patience: float) -> str:
+def _claim(bucket: Bucket, patience: float, merge: str | None = None) -> str:
     while True:
+        if merge is not None and (there := _read(bucket)) is not None and _merge_of(there[1]) == merge:
+            return there[0].etag
         wait_for_removals(bucket, patience=patience)
         found = _read(bucket)
         if found is not None and found[1]["state"] != "idle":
             continue
-        choosing = _encode({"state": "choosing"})
+        choosing = _encode({"state": "choosing"} | ({} if merge is None else {"merge": merge}))
         before = None if found is None else found[0].etag
         if (etag := bucket.put(keys.REMOVING, choosing, if_absent=found is None, if_match=before)) is not None:
             return etag
 
 
-def wait_for_removals(bucket: Bucket, *, patience: float = PATIENCE, stalled: Callable[[], None] | None = None) -> None:
+def wait_for_removals(bucket: Bucket, *, patience: float = PATIENCE, stalled: Stalled | None = None) -> None:
     """Wait until each removal that began before this call is done. See `Store.wait_for_removals`.
 
     One that is logged is completed. One that chooses for longer than `patience` seconds is ended, so that it removes
-    nothing. `stalled`: is called before that.
+    nothing. `stalled`: None: that of a merge is not ended. Raises: StoreError.
     """
     first: str | None = None
     until = time.monotonic() + patience
@@ -121,21 +137,40 @@ def wait_for_removals(bucket: Bucket, *, patience: float = PATIENCE, stalled: Ca
         if found is None or found[1]["state"] == "idle" or first not in {None, found[0].etag}:
             return
         first = found[0].etag
-        if time.monotonic() >= until:
-            if stalled is not None:
-                stalled()
-            bucket.put(keys.REMOVING, _encode({"state": "idle"}), if_match=first)
+        if time.monotonic() >= until and _end_choice(bucket, found, stalled):
             return
         time.sleep(_STEP)
 
 
-def finish_removals(bucket: Bucket) -> list[str]:
+def _end_choice(bucket: Bucket, found: tuple[Fetched, dict[str, Any]], stalled: Stalled | None) -> bool:
+    """End a choice, so that nothing of it is removed. Returns: False if its process was faster, and has gone on."""
+    merge = _merge_of(found[1])
+    if stalled is not None:
+        stalled(merge)
+    elif merge is not None:
+        msg = f"{bucket.where}: a merge has not ended its commit, and nothing is removed before that: try again later"
+        raise StoreError(msg)
+    return bucket.put(keys.REMOVING, _encode({"state": "idle"}), if_match=found[0].etag) is not None
+
+
+def _merge_of(said: Mapping[str, Any]) -> str | None:
+    """Return the generation of the merge that chooses; None: nothing chooses, or it is not a merge."""
+    merge = said.get("merge")
+    return None if merge is None else str(merge)
+
+
+def finish_removals(bucket: Bucket, stalled: Stalled) -> list[str]:
     """Complete an interrupted removal or return. Returns: a line for each stream. Raises: StoreError."""
     found = _read(bucket)
     if found is None or found[1]["state"] == "idle":
         return []
     if found[1]["state"] == "choosing":  # nothing was removed; another process that is alive must choose anew
-        bucket.put(keys.REMOVING, _encode({"state": "idle"}), if_match=found[0].etag)
+        try:
+            _end_choice(bucket, found, stalled)
+        except BucketError:
+            raise
+        except StoreError as error:  # a daemon starts all the same
+            log.error("the commit of a merge cannot be completed: %s", error)  # noqa: TRY400 - a line for a person
         return []
     what = "return from the trash" if found[1]["what"] == "back" else "removal"
     return [f"{file}: its {what} was interrupted and is complete now" for file in _finish(bucket, *found)]
@@ -208,18 +243,37 @@ def empty_trash(
 ) -> list[str]:
     """Delete folders of the trash. See `Store.empty_trash`."""
     with turn(bucket) as mine:
-        entries = [each for each in trashed(bucket) if old(each.stream.folder)]
-        locked = _locked(bucket, entries, stays)
-        mine.do(
-            "empty",
-            [
-                {"file": str(each.stream.file), "entry": each.key, "data": each.data}
-                for each in entries
-                if each.key not in locked
-            ],
-        )
-        left = {each.stream.folder for each in entries if each.key in locked}
+        entries: list[BucketTrashEntry] = []
+        kept: set[str] = set()  # bytes that another entry has
+        for each in trashed(bucket):
+            if old(each.stream.folder):
+                entries.append(each)
+            else:
+                kept.add(each.data)
+        stay = _locked(bucket, entries, stays)
+        rows = []
+        for each in entries:
+            if each.key in stay:
+                continue
+            try:
+                is_stored = _is_stored(bucket, each)
+            except ManifestError as error:
+                log.warning("%s: stays in the trash: %s", each.stream.file, error)
+                stay.add(each.key)
+                continue
+            data = None if is_stored or each.data in kept else each.data
+            rows.append({"file": str(each.stream.file), "entry": each.key, "data": data})
+        mine.do("empty", rows)
+        left = {each.stream.folder for each in entries if each.key in stay}
         return [name for name in dict.fromkeys(each.stream.folder for each in entries) if name not in left]
+
+
+def _is_stored(bucket: Bucket, entry: BucketTrashEntry) -> bool:
+    """Whether the stream of an entry is stored. A process that was stalled as it moved it into the trash writes the
+    entry late, when the stream may have come back. Raises: ManifestError.
+    """
+    there = manifests.read(bucket, entry.stream.file)
+    return there is not None and there.data == entry.data
 
 
 def _locked(
@@ -266,8 +320,8 @@ def take_away(bucket: Bucket, row: Mapping[str, Any]) -> bool:
             there = manifests.read(bucket, file)
         else:
             there = None
-    if there is not None and data not in there.removed:
-        return False  # another stream is stored there by now
+    if there is not None and (there.data == data or data not in there.removed):
+        return False  # another stream is stored there by now, or this one came back
     if row["trash"] is None and manifests.delete_bytes(bucket, data):
         versions.purge_older(bucket, manifests.key_of(file))
     return True
@@ -296,7 +350,8 @@ def _return(bucket: Bucket, row: Mapping[str, Any]) -> bool:
 
 
 def _empty(bucket: Bucket, row: Mapping[str, Any]) -> bool:
-    manifests.delete_bytes(bucket, str(row["data"]))
+    if row["data"] is not None:  # otherwise something else needs them
+        manifests.delete_bytes(bucket, str(row["data"]))
     bucket.delete(str(row["entry"]))
     return True
 

@@ -279,7 +279,8 @@ class BucketStore:
         """See `Store.recover`."""
         # Removals first: a dead process that was choosing what to remove would keep the commit of a merge waiting.
         with as_disk_errors():
-            return removals.finish_removals(self.bucket) + recovery.recover(self.bucket, self._open.has, self._patience)
+            removed = removals.finish_removals(self.bucket, self._end_merges)
+            return removed + recovery.recover(self.bucket, self._open.has, self._patience)
 
     def recover_merges(self) -> list[str]:
         """See `Store.recover_merges`."""
@@ -431,6 +432,7 @@ class BucketStore:
 
     def remove(self, choose: Callable[[], Iterable[PurePosixPath]], *, trash: str | None = None) -> list[PurePosixPath]:
         """See `Store.remove`."""
+        self.wait_for_removals()  # ends also what a merge has left, which others leave to this
         return removals.remove(self.bucket, choose, lambda: partials.committing(self.bucket), trash=trash)
 
     def locked(self, files: Iterable[PurePosixPath]) -> dict[PurePosixPath, float]:
@@ -450,8 +452,11 @@ class BucketStore:
 
     def wait_for_removals(self) -> None:
         """See `Store.wait_for_removals`."""
-        # A merge that has chosen what it supersedes may have begun its commit.
-        removals.wait_for_removals(self.bucket, stalled=lambda: recovery.complete_merges(self.bucket))
+        removals.wait_for_removals(self.bucket, stalled=self._end_merges)
+
+    def _end_merges(self, chooser: str | None) -> None:
+        """See `removals.Stalled`."""
+        recovery.complete_merges(self.bucket, chooser)
 
     def hold(self) -> BucketHold:
         """See `Store.hold`."""
@@ -481,12 +486,14 @@ class BucketStore:
 
     def bring_back(self, choose: Callable[[], Iterable[TrashedStream]]) -> list[PurePosixPath]:
         """See `Store.bring_back`."""
+        self.wait_for_removals()  # as in `remove`
         return removals.bring_back(self.bucket, choose)
 
     def empty_trash(
         self, old: Callable[[str], bool], stays: Callable[[TrashedStream, float], None] | None = None
     ) -> list[str]:
         """See `Store.empty_trash`."""
+        self.wait_for_removals()  # as in `remove`
         return removals.empty_trash(self.bucket, old, stays)
 
 

@@ -13,6 +13,7 @@ The index is replaced by its ETag. It may be deleted at any time: then the next 
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections.abc import Iterable
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fullsend_receiver.store.api import IndexState
 from fullsend_receiver.store.errors import StoreError
+from fullsend_receiver.store.races import pause
 from fullsend_receiver.store_s3 import keys
 
 if TYPE_CHECKING:
@@ -88,7 +90,7 @@ def note(bucket: Bucket, files: Iterable[PurePosixPath]) -> None:
     for file in dict.fromkeys(files):
         of.setdefault(file.parts[0], []).append(file)
     for sender, changed in of.items():
-        while True:
+        for lost in itertools.count(1):
             state = _read(bucket, sender)
             # Of two notes of one stream the later one is enough: a reader that has not seen it reads the manifest.
             earlier = tuple(each for each in state.changes if each[1] not in changed)
@@ -96,6 +98,7 @@ def note(bucket: Bucket, files: Iterable[PurePosixPath]) -> None:
             noted = replace(state, mark=state.mark or keys.unique(), changes=earlier + later)
             if _put(bucket, noted) is not None:
                 break
+            pause(lost)
 
 
 def _put(bucket: Bucket, state: IndexState) -> str | None:

@@ -286,6 +286,29 @@ def test_manifest_that_cannot_be_read_is_read_once_by_a_look_at_everything(
     assert len(search.problems) == 1
 
 
+def test_stream_whose_manifest_was_not_found_once_is_found_by_the_next_look(
+    search: ObjectSearch, store: BucketStore, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A removal leaves something in place of a manifest, so the answer was wrong."""
+    assert store_raw(store)
+    search.run()
+    store.remove(lambda: [FILE])
+    search.run()
+    assert store_raw(store)
+    real = bucket.get
+
+    def get(key: str) -> Fetched | None:
+        return None if key == manifests.key_of(FILE) else real(key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket, "get", get)
+        patch.setattr(object_search, "KEEP_AFTER", 1)
+        search.run()
+        assert files(search) == []
+    assert search.run()
+    assert files(search) == files(fresh(store)) == [str(FILE)]
+
+
 def test_change_while_everything_is_looked_at_is_not_lost(
     search: ObjectSearch, store: BucketStore, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:

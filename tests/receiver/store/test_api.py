@@ -49,6 +49,7 @@ from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.stream.records import HEADER_SIZE
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.catalogue.object_search import ObjectSearch
+from fullsend_receiver.store import api
 from fullsend_receiver.store.api import UNLIMITED, Supersedes, update
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
@@ -932,6 +933,22 @@ def test_update_leaves_a_document_that_it_does_not_change(store: Store) -> None:
     for _number in range(3):
         update(store.documents, "notes.json", change)
     assert seen == [None, None, b"one"]
+
+
+def test_update_that_loses_a_race_waits_before_its_next_try(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[int] = []
+    monkeypatch.setattr(api, "pause", waited.append)
+    seen: list[bytes | None] = []
+
+    def change(data: bytes | None) -> bytes:
+        seen.append(data)
+        if len(seen) <= 2:  # another process is faster
+            found = store.documents.get("notes.json")
+            assert store.documents.put("notes.json", b"%d" % len(seen), if_match=None if found is None else found.tag)
+        return b"mine"
+
+    update(store.documents, "notes.json", change)
+    assert (seen, waited) == ([None, b"1", b"2"], [1, 2])
 
 
 @pytest.mark.alone  # Ceph answers 500 to some conditional PUTs of one key, while other tests load it

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.receiver.buckets import LEAST_PART, PLACES, MemoryBucket, in_ceph
+from tests.receiver.buckets import LEAST_PART, PLACES, MemoryBucket, in_ceph, put_part
 
 if TYPE_CHECKING:
     from fullsend_receiver.store_s3.bucket import Bucket
@@ -85,7 +85,7 @@ def test_parts_become_one_object(buckets: tuple[Bucket, Bucket]) -> None:
     other.abort(name, unfinished)
     upload = one.begin_parts("key")
     assert [(each.key, each.upload) for each in other.unfinished("k")] == [("key", upload)]
-    parts = [one.put_part("key", upload, 1, bytes(LEAST_PART)), other.put_part("key", upload, 3, b"the end")]
+    parts = [put_part(one, "key", upload, 1, bytes(LEAST_PART)), put_part(other, "key", upload, 3, b"the end")]
     said = one.parts("key", upload)
     assert said is not None
     assert [(each.number, each.etag, each.size) for each in said] == [
@@ -101,8 +101,8 @@ def test_parts_become_one_object(buckets: tuple[Bucket, Bucket]) -> None:
 def test_parts_that_are_not_those_of_the_upload_become_nothing(buckets: tuple[Bucket, Bucket]) -> None:
     one, other = buckets
     upload = one.begin_parts("key")
-    parts = [one.put_part("key", upload, 1, bytes(LEAST_PART)), one.put_part("key", upload, 2, b"the end")]
-    other.put_part("key", upload, 2, b"another end")
+    parts = [put_part(one, "key", upload, 1, bytes(LEAST_PART)), put_part(one, "key", upload, 2, b"the end")]
+    put_part(other, "key", upload, 2, b"another end")
     if one.complete("key", upload, parts):  # SeaweedFS keeps both
         assert one.read("key", LEAST_PART, 100) == b"the end"
         return
@@ -116,17 +116,17 @@ def test_parts_that_are_not_those_of_the_upload_become_nothing(buckets: tuple[Bu
 def test_object_is_copied_into_a_part_of_another_one(buckets: tuple[Bucket, Bucket]) -> None:
     one, other = buckets
     made = one.begin_parts(".partial/k/g/segment-00000002")
-    first = one.put_part(".partial/k/g/segment-00000002", made, 1, bytes(LEAST_PART))
+    first = put_part(one, ".partial/k/g/segment-00000002", made, 1, bytes(LEAST_PART))
     assert one.complete(".partial/k/g/segment-00000002", made, [first])
     source = other.head(".partial/k/g/segment-00000002")
     assert source is not None
     upload = one.begin_parts("key%20")
-    parts = [one.put_part("key%20", upload, 1, b"1" * LEAST_PART)]
+    parts = [put_part(one, "key%20", upload, 1, b"1" * LEAST_PART)]
     copied = other.copy_part("key%20", upload, 2, source)
     again = one.copy_part("key%20", upload, 2, source)
     assert copied is not None
     assert again == copied  # so that a late one does no harm
-    parts += [copied, one.put_part("key%20", upload, 3, b"the end")]
+    parts += [copied, put_part(one, "key%20", upload, 3, b"the end")]
     said = other.parts("key%20", upload)
     assert said is not None
     # SeaweedFS lists the repeated one twice.
@@ -137,6 +137,16 @@ def test_object_is_copied_into_a_part_of_another_one(buckets: tuple[Bucket, Buck
     assert other.complete("key%20", upload, parts)
     assert one.read("key%20", LEAST_PART - 1, 2) == b"1\0"
     assert one.read("key%20", 2 * LEAST_PART - 1, 100) == b"\0the end"
+
+
+def test_part_of_an_upload_that_has_ended_is_none(buckets: tuple[Bucket, Bucket]) -> None:
+    one, other = buckets
+    upload = one.begin_parts("key")
+    other.abort("key", upload)
+    assert one.put_part("key", upload, 1, b"data") is None
+    upload = one.begin_parts("key")
+    assert other.complete("key", upload, [put_part(one, "key", upload, 1, b"data")])
+    assert one.put_part("key", upload, 1, b"data") is None
 
 
 def test_copy_of_what_is_not_there_is_no_part(buckets: tuple[Bucket, Bucket]) -> None:

@@ -32,6 +32,7 @@ class Server:
     def __init__(self) -> None:
         self.answers: list[Answer | Callable[[dict[str, str]], Answer]] = []
         self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.waited: list[float] = []  # what the client has slept, in seconds
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -64,7 +65,7 @@ class Server:
     def bucket(self, **access: Any) -> BotoBucket:
         endpoint = f"http://127.0.0.1:{self.http.server_port}"
         said: dict[str, Any] = {"attempts": 1, "access_key": "k", "secret_key": "s"} | access
-        return BotoBucket("b", "pre/fix", Access(endpoint, "us-east-1", **said))
+        return BotoBucket("b", "pre/fix", Access(endpoint, "us-east-1", **said), sleep=self.waited.append)
 
     def close(self) -> None:
         self.http.shutdown()
@@ -124,6 +125,49 @@ def test_what_an_earlier_attempt_has_stored_meets_the_condition(server: Server) 
     assert len(server.seen) == 3
 
 
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("condition", [{"if_match": "e0"}, {"if_absent": True}])
+def test_failure_of_a_conditional_put_is_settled_by_what_is_there(
+    server: Server, condition: dict[str, Any], own: bool
+) -> None:
+    """Ceph answers 500 to one of two writers at once."""
+    server.answers = [
+        refusal(500, "InternalError"),
+        lambda _headers: head(server.seen[0][2]["x-amz-meta-fullsend-write"] if own else "of another", "e2"),
+    ]
+    assert server.bucket().put("key", b"data", **condition) == ("e2" if own else None)
+    assert (server.answers, server.waited) == ([], [])
+
+
+@pytest.mark.parametrize("condition", [{"if_match": "e0"}, {"if_absent": True}])
+def test_conditional_put_that_has_failed_is_repeated_as_it_was_while_its_condition_holds(
+    server: Server, condition: dict[str, Any]
+) -> None:
+    as_before = head("of another", "e0") if "if_match" in condition else refusal(404, "NoSuchKey")
+    failure = refusal(500, "InternalError")
+    server.answers = [failure, as_before, failure, as_before, OK]
+    assert server.bucket().put("key", b"data", **condition) == "e1"
+    puts = [(headers, body) for method, _path, headers, body in server.seen if method == "PUT"]
+    assert len(puts) == 3
+    assert len({(headers["x-amz-meta-fullsend-write"], headers.get("if-match"), body) for headers, body in puts}) == 1
+    assert len(server.waited) == 2
+
+
+def test_conditional_put_that_fails_again_and_again_is_the_first_error(server: Server) -> None:
+    unchanged = head("of another", "e0")
+    first = [refusal(503, "SlowDown"), unchanged]
+    server.answers = [*first, *[refusal(500, "InternalError"), unchanged] * 3]
+    with pytest.raises(BucketBusy, match="503 SlowDown"):
+        server.bucket().put("key", b"data", if_match="e0")
+    assert (server.answers, len(server.waited)) == ([], 3)
+
+
+def test_conditional_put_whose_outcome_cannot_be_seen_is_the_first_error(server: Server) -> None:
+    server.answers = [refusal(503, "SlowDown"), (500, {}, b"")]
+    with pytest.raises(BucketBusy, match=r"PutObject is refused \(503 SlowDown\)"):
+        server.bucket().put("key", b"data", if_absent=True)
+
+
 @pytest.mark.parametrize("quotes", [False, True])
 def test_etag_is_sent_in_the_form_that_the_store_wants(server: Server, quotes: bool) -> None:
     def swap(headers: dict[str, str]) -> Answer:
@@ -135,6 +179,29 @@ def test_etag_is_sent_in_the_form_that_the_store_wants(server: Server, quotes: b
     assert bucket.put("key", b"one", if_match="e0") == "e1"
     assert bucket.put("key", b"two", if_match="e0") == "e1"  # it knows by now
     assert server.answers == []
+
+
+def test_404_of_a_proxy_says_nothing_of_an_object(server: Server) -> None:
+    """As Traefik answers while its gateway restarts. S3 names a code, but for HEAD."""
+    absent: Answer = (404, {}, b"404 page not found\n")
+    calls: list[Callable[[BotoBucket], object]] = [
+        lambda bucket: bucket.get("key"),
+        lambda bucket: bucket.read("key", 0, 1),
+        lambda bucket: bucket.delete("key"),
+        lambda bucket: bucket.put("key", b"data"),
+        lambda bucket: bucket.put_part("key", "u", 1, b"data"),
+        lambda bucket: bucket.copy_part("key", "u", 1, BucketObject("k", 3, "e1", 0.0)),
+        lambda bucket: bucket.parts("key", "u"),
+        lambda bucket: bucket.object_lock(),
+    ]
+    for call in calls:
+        server.answers = [absent]
+        with pytest.raises(BucketBusy, match="this is not the object store"):
+            call(server.bucket())
+    server.answers = [absent, refusal(404, "NoSuchKey"), refusal(404, "NoSuchKey")]
+    assert server.bucket().head("key") is None
+    assert server.bucket().get("key") is None
+    assert server.bucket().delete("key") is False
 
 
 def test_list_goes_on_behind_a_short_page_and_an_empty_one(server: Server) -> None:
@@ -280,6 +347,12 @@ def test_copy_is_told_with_the_checksum_that_the_store_has_made(server: Server) 
     assert headers["x-amz-copy-source"] == "b/pre/fix/.partial/k/g/segment-00000002"
     waits = [each.meta.config.read_timeout for each in (bucket._client, bucket._copier)]
     assert waits == [Access().timeout, 600.0]  # a copy of some GiB may say nothing for minutes
+
+
+@pytest.mark.parametrize("code", ["NoSuchKey", "NoSuchUpload"])
+def test_part_of_an_upload_that_is_not_there_is_none(server: Server, code: str) -> None:
+    server.answers = [refusal(404, code)]
+    assert server.bucket().put_part("key", "u", 2, b"data") is None
 
 
 @pytest.mark.parametrize("code", ["NoSuchKey", "NoSuchUpload"])

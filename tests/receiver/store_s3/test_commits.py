@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import itertools
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.receiver import crash
 from tests.receiver.buckets import (
     FILE,
     KEY,
+    PUSH,
     RAW,
     MemoryBucket,
     SteppedBucket,
@@ -17,16 +23,22 @@ from tests.receiver.buckets import (
     store_in,
     store_raw,
 )
-from tests.receiver.helpers import decode
+from tests.receiver.helpers import SENDER, decode, take
 
+from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.store.api import Replaced, Supersedes
-from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store_s3 import commits
+from fullsend_receiver.store.errors import ManifestError, StoreError
+from fullsend_receiver.store.opened import open_offer
+from fullsend_receiver.store_s3 import commits, manifests, recovery, removals
+from fullsend_receiver.store_s3.bucket import BucketBusy
+from fullsend_receiver.store_s3.journals import UploadLost
+from fullsend_receiver.store_s3.stores import BucketStore
 
 if TYPE_CHECKING:
-    from pathlib import Path, PurePosixPath
+    from collections.abc import Callable
+    from pathlib import PurePosixPath
 
-    from fullsend_receiver.store_s3.stores import BucketStore
+    from fullsend_receiver.store.api import Upload
 
 
 def test_damaged_stream_gives_way_and_is_set_aside(store: BucketStore, bucket: MemoryBucket) -> None:
@@ -78,6 +90,144 @@ def test_choice_of_merged_streams_that_fails_commits_nothing(store: BucketStore)
     assert not store.has(FILE)
     upload.close(keep=True)
     assert store.remove(lambda: [FILE]) == []  # nobody waits
+
+
+MERGED = FILE.with_name("@later.zfs.zst")
+
+
+def merging(store: BucketStore) -> Upload:
+    """An upload of a merge, all of it durable."""
+    ingest = Ingest(store.begin(KEY, open_offer(SENDER, PUSH).model_copy(update={"merge": True})))
+    take(ingest, crash.chunks())
+    return ingest.partial
+
+
+def stored(store: BucketStore) -> list[PurePosixPath]:
+    return [each.file for each in store.objects() if each.size is not None]
+
+
+def wait(bucket: MemoryBucket) -> None:
+    """Wait for removals, and take each that chooses for dead."""
+    removals.wait_for_removals(bucket, patience=0.0, stalled=partial(recovery.complete_merges, bucket))
+
+
+def start_elsewhere(bucket: MemoryBucket) -> None:
+    """Start the daemon of another host."""
+    with TemporaryDirectory() as home:
+        BucketStore(bucket, Path(home), patience=900.0).recover()
+
+
+@pytest.mark.parametrize("meanwhile", [wait, start_elsewhere])
+def test_merge_that_is_stalled_while_it_chooses_commits_nothing(
+    store: BucketStore, bucket: MemoryBucket, meanwhile: Callable[[MemoryBucket], None]
+) -> None:
+    assert store_raw(store)
+    upload = merging(store)
+    sealed = manifest_for(upload.seal(3))
+
+    def choose() -> list[PurePosixPath]:
+        meanwhile(bucket)
+        return [FILE]
+
+    with pytest.raises(UploadLost):
+        upload.commit(MERGED, sealed, None, Supersedes(choose))
+    upload.close(keep=True)
+    assert stored(store) == [FILE]
+    assert store.remove(lambda: [FILE]) == [FILE]  # nobody waits
+
+
+@pytest.mark.parametrize("look", [wait, start_elsewhere])
+def test_merge_whose_commit_fails_at_any_step_keeps_its_turn_until_that_is_complete(
+    tmp_path: Path, look: Callable[[MemoryBucket], None]
+) -> None:
+    """The object store is overloaded for one request, and the daemon lives on."""
+    ends = set()
+    for at in itertools.count(1):
+        bucket = MemoryBucket(least_part=0)
+        assert store_raw(store_in(bucket, tmp_path))
+        left_steps = [0]
+
+        def step(_name: str, left_steps: list[int] = left_steps) -> None:
+            left_steps[0] -= 1
+            if left_steps[0] == 0:
+                raise BucketBusy("overloaded")
+
+        store = store_in(SteppedBucket(bucket, step), tmp_path)
+        upload = merging(store)
+        sealed = manifest_for(upload.seal(3))
+        left_steps[0] = at
+        failed = False
+        try:
+            upload.commit(MERGED, sealed, None, Supersedes(lambda: [FILE], "t"))
+        except BucketBusy:
+            failed = True
+        left_steps[0] = 0
+        upload.close(keep=True)
+        look(bucket)
+        left = stored(store)
+        assert left in ([FILE], [MERGED]), at
+        store.recover()
+        assert stored(store) == left
+        ends.add(left[0])
+        if not failed:
+            break
+    assert ends == {FILE, MERGED}
+
+
+def test_commit_that_has_failed_is_completed_at_once_by_the_next_try(bucket: MemoryBucket, tmp_path: Path) -> None:
+    """It has the turn to remove already."""
+    failed: list[str] = []
+
+    def step(name: str) -> None:
+        there = journal_of(bucket)
+        if not failed and there is not None and there.open.opened.merge and there.stored is not None:
+            failed.append(name)
+            raise BucketBusy("overloaded")
+
+    store = store_in(SteppedBucket(bucket, step), tmp_path)
+    assert store_raw(store)
+    upload = merging(store)
+    sealed = manifest_for(upload.seal(3))
+    with pytest.raises(BucketBusy):
+        upload.commit(MERGED, sealed, None, Supersedes(lambda: [FILE]))
+    upload.close(keep=True)
+    assert store.recover_merges() == [f"{MERGED}: its commit was interrupted and is complete now"]
+    assert stored(store) == [MERGED]
+    assert store.remove(lambda: [MERGED]) == [MERGED]  # nobody waits
+
+
+def test_commit_of_a_merge_that_cannot_be_completed_keeps_no_daemon_from_starting(
+    bucket: MemoryBucket, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another program has spoilt what stands under its name. A push that needs to know still fails."""
+
+    def step(_name: str) -> None:
+        there = journal_of(bucket)
+        if there is not None and there.stored is not None:
+            raise BucketBusy("overloaded")
+
+    upload = merging(store_in(SteppedBucket(bucket, step), tmp_path))
+    sealed = manifest_for(upload.seal(3))
+    with pytest.raises(BucketBusy):
+        upload.commit(MERGED, sealed, None, Supersedes(lambda: [FILE]))
+    upload.close(keep=True)
+    bucket.put(manifests.key_of(MERGED), b"spoilt")
+    store = store_in(bucket, tmp_path)
+    assert store.recover() == []
+    assert "the commit of a merge cannot be completed" in caplog.text
+    with pytest.raises(ManifestError):
+        wait(bucket)
+    bucket.delete(manifests.key_of(MERGED))
+    wait(bucket)
+    assert stored(store) == [MERGED]
+
+
+def test_turn_of_a_merge_is_ended_only_by_who_can_see_its_journal(bucket: MemoryBucket) -> None:
+    with removals.turn(bucket, merge="0123456789abcdef"):
+        with pytest.raises(StoreError, match="a merge has not ended its commit"):
+            removals.wait_for_removals(bucket, patience=0.0)
+        wait(bucket)
+        removals.wait_for_removals(bucket, patience=0.0)
 
 
 def test_commit_that_another_process_has_completed_is_not_repeated_after_a_removal(

@@ -21,7 +21,9 @@ from fullsend_receiver.store_s3 import faults
         (400, "AuthorizationHeaderMalformed", "the region is wrong"),
         (403, "RequestTimeTooSkewed", "set this host's clock"),
         (404, "NoSuchBucket", "create it"),
-        (404, "NoSuchUpload", "begins anew"),
+        (404, "404", "the proxy before it"),
+        (404, "", "the proxy before it"),
+        (404, "NoSuchThing", "see the log of the object store"),
         (403, "", "credentials are refused"),
         (418, "Teapot", "see the log of the object store"),
         (403, "QuotaExceeded", "raise its quota"),
@@ -30,7 +32,7 @@ from fullsend_receiver.store_s3 import faults
 )
 def test_refusal_is_one_line_with_what_to_do(status: int, code: str, advice: str) -> None:
     error = faults.refused("s3://b/key", "PutObject", status, code)
-    passing = status in {429, 503} or code == "NoSuchUpload"  # a sender retries these
+    passing = status in {429, 503} or (status, code) in {(404, "404"), (404, "")}  # a sender retries these
     full = status == 507 or code == "QuotaExceeded"
     assert error.code is (ErrorCode.LIMIT if passing else ErrorCode.SPACE if full else ErrorCode.STORE)
     assert isinstance(error, StoreFull) == full

@@ -219,9 +219,10 @@ class KeepingBucket(MemoryBucket):
         super().__init__(least_part=least_part)
         self._kept: dict[str, list[tuple[bytes, Part]]] = {}
 
-    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:  # type: ignore[explicit-override]
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part | None:  # type: ignore[explicit-override]
         part = super().put_part(key, upload, number, data)
-        self._kept.setdefault(upload, []).append((bytes(data), part))
+        if part is not None:
+            self._kept.setdefault(upload, []).append((bytes(data), part))
         return part
 
     def parts(self, key: str, upload: str) -> Sequence[Part] | None:  # type: ignore[explicit-override]
@@ -341,6 +342,21 @@ def test_segment_that_the_object_store_has_lost_is_found(tmp_path: Path) -> None
     with pytest.raises(PartialDamaged, match="has lost some of its parts"):
         LargeArrival(bucket, tmp_path).run()
     assert (names(bucket), bucket.uploads) == ([], {})
+
+
+@pytest.mark.parametrize("named", ["object", "segment"])
+def test_upload_that_the_object_store_has_aborted_starts_over(tmp_path: Path, named: str) -> None:
+    """While a part is due: of a segment, or of the object behind its segments."""
+    bucket = make_bucket()
+    arrived(bucket, tmp_path, 2)  # the segment has room for another part
+    found = journal_of_large(bucket)
+    assert found.segment is not None
+    bucket.abort("", found.segment.upload if named == "segment" else found.upload or "")
+    with pytest.raises(PartialDamaged, match=r"has discarded (its multipart|the) upload"):
+        LargeArrival(bucket, tmp_path).run()
+    assert (names(bucket), bucket.uploads) == ([], {})
+    arrived(bucket, tmp_path)
+    check_whole(bucket, tmp_path)
 
 
 def test_copy_with_other_bytes_is_found_before_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from tests.receiver.buckets import FILE, RAW, MemoryBucket, SteppedBucket, conte
 from tests.receiver.helpers import decode
 
 from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store_s3 import keys, removals
+from fullsend_receiver.store_s3 import keys, manifests, removals
 from fullsend_receiver.store_s3.bucket import Fetched
 
 if TYPE_CHECKING:
@@ -108,6 +108,48 @@ def test_removal_that_stalls_is_completed_by_another_and_harms_no_new_stream(
     assert store.under_way() == set()
 
 
+def test_bytes_of_a_stream_that_came_back_outlive_an_entry_that_is_written_late(
+    store: BucketStore, bucket: MemoryBucket, tmp_path: Path
+) -> None:
+    assert store_raw(store)
+
+    def meanwhile(other: BucketStore) -> None:
+        other.wait_for_removals()
+        assert other.bring_back(lambda: list(other.trashed())) == [FILE]
+
+    assert stalled(bucket, tmp_path, b'"doing"', meanwhile).remove(lambda: [FILE], trash="t") == []
+    assert [each.folder for each in store.trashed()] == ["t"]
+    assert store.empty_trash(lambda _folder: True) == ["t"]
+    assert list(store.trashed()) == []
+    assert decode(content(store)) == RAW
+
+
+def test_bytes_of_a_stream_outlive_the_older_one_of_its_entries(store: BucketStore, bucket: MemoryBucket) -> None:
+    """It came back, its entry was written late, and it was removed again."""
+    assert store_raw(store)
+    store.remove(lambda: [FILE], trash="new")
+    (entry,) = names(bucket, keys.TRASH)
+    late = entry.replace("/new/", "/old/")
+    bucket.put(late, bucket.objects[entry][0])
+    assert store.empty_trash(lambda folder: folder == "old") == ["old"]
+    assert names(bucket, keys.TRASH) == [entry]
+    assert store.bring_back(store.trashed) == [FILE]
+    assert decode(content(store)) == RAW
+
+
+def test_entry_stays_while_the_manifest_under_its_name_cannot_be_read(store: BucketStore, bucket: MemoryBucket) -> None:
+    """It may be that of the same stream."""
+    assert store_raw(store)
+    store.remove(lambda: [FILE], trash="t")
+    before = bucket.objects[manifests.key_of(FILE)]
+    bucket.put(manifests.key_of(FILE), b"spoilt")
+    assert store.empty_trash(lambda _folder: True) == []
+    assert [each.folder for each in store.trashed()] == ["t"]
+    bucket.objects[manifests.key_of(FILE)] = before
+    assert store.empty_trash(lambda _folder: True) == ["t"]
+    assert [each for each in names(bucket) if each.endswith(".zst")] == []
+
+
 def test_return_that_stalls_does_not_undo_a_later_removal(
     store: BucketStore, bucket: MemoryBucket, tmp_path: Path
 ) -> None:
@@ -149,6 +191,19 @@ def test_wait_ends_only_when_the_removal_that_had_begun_is_done(
     mine = removals.Turn(bucket, removals._claim(bucket, 0.0))
     removals.wait_for_removals(watched)
     assert looks > 2
+    assert not store.has(FILE)
+
+
+def test_wait_does_not_end_with_a_choice_that_turns_into_a_removal(store: BucketStore, bucket: MemoryBucket) -> None:
+    """It chooses for so long that the one who waits ends it, and is faster by a moment."""
+    assert store_raw(store)
+    mine = removals.Turn(bucket, removals._claim(bucket, 0.0))
+    said = {"state": "doing", "what": "remove", "streams": removals.rows_of(bucket, [FILE], None)}
+
+    def stalled(_merge: str | None) -> None:
+        assert bucket.put(keys.REMOVING, removals._encode(said), if_match=mine._etag)
+
+    removals.wait_for_removals(bucket, patience=0.0, stalled=stalled)
     assert not store.has(FILE)
 
 

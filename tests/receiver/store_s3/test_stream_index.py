@@ -20,7 +20,7 @@ from tests.receiver.buckets import (
 
 from fullsend_receiver.catalogue.object_search import ObjectSearch
 from fullsend_receiver.store.api import IndexState, Replaced, Supersedes
-from fullsend_receiver.store_s3 import keys
+from fullsend_receiver.store_s3 import keys, stream_index
 from fullsend_receiver.store_s3.stream_index import BucketStreamIndex, note
 
 if TYPE_CHECKING:
@@ -96,8 +96,10 @@ def test_rows_that_a_dead_process_has_left_are_deleted_after_a_day(
     "write", [lambda bucket: note(bucket, [TWO]), lambda bucket: bucket.delete(keys.index_key("alpha"))]
 )
 def test_note_that_meets_another_change_is_repeated(
-    bucket: MemoryBucket, write: Callable[[MemoryBucket], None]
+    bucket: MemoryBucket, write: Callable[[MemoryBucket], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    waited: list[int] = []
+    monkeypatch.setattr(stream_index, "pause", waited.append)
     note(bucket, [ONE])
     met: list[str] = []
 
@@ -108,6 +110,7 @@ def test_note_that_meets_another_change_is_repeated(
 
     note(SteppedBucket(bucket, step), [ONE])
     assert ONE in [file for _number, file in BucketStreamIndex(bucket).look("alpha").changes]
+    assert waited == [1]
 
 
 # --- whatever dies, a reader of the index finds what a look at everything finds -----------------------------------

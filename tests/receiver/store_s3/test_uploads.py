@@ -25,6 +25,7 @@ from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.opened import open_offer
 from fullsend_receiver.store_s3.bucket import BucketBusy
+from fullsend_receiver.store_s3.journals import UploadLost
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,7 +63,7 @@ def test_stalled_daemon_that_wakes_up_can_change_nothing(store: BucketStore, oth
     stalled = arriving(store)
     assert finish(reopened(other))
     before = content(other)
-    with pytest.raises(StoreError, match="NoSuchUpload"):
+    with pytest.raises(UploadLost, match="was discarded meanwhile"):
         stalled.partial.seal(stalled.chunks)
     stalled.partial.close(keep=True)
     assert content(other) == before
@@ -82,6 +83,35 @@ def test_part_that_a_stalled_daemon_replaces_is_found_before_the_commit(
     again.partial.close(keep=True)
     assert store.reopen(KEY, at_resume_point=False) is None  # it starts over
     assert (names(bucket), bucket.uploads) == ([], {})
+
+
+def test_upload_that_the_object_store_has_aborted_starts_over(
+    store: BucketStore, other: BucketStore, bucket: MemoryBucket
+) -> None:
+    """By a rule of the bucket for old uploads, of which nothing tells."""
+    arriving(store, 2).partial.close(keep=True)
+    bucket.uploads.clear()
+    again = reopened(other)
+    with pytest.raises(PartialDamaged, match="has discarded its multipart upload"):
+        finish(again)
+    again.partial.close(keep=True)
+    assert store.reopen(KEY, at_resume_point=False) is None
+    assert (names(bucket), bucket.uploads) == ([], {})
+    assert finish(arriving(store, 0))
+    assert decode(content(other)) == RAW
+
+
+def test_upload_that_the_object_store_lists_and_does_not_find_is_kept(
+    store: BucketStore, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = arriving(store, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket, "put_part", lambda *_arguments: None)
+        with pytest.raises(BucketBusy, match="lists a multipart upload that it does not find"):
+            finish(first)
+    first.partial.close(keep=True)
+    assert finish(reopened(store))
+    assert decode(content(store)) == RAW
 
 
 def test_part_that_nothing_acknowledged_is_replaced(
