@@ -14,15 +14,13 @@ visible in it (fullsend_protocol.stream.checksums).
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from fullsend_protocol.format.proof import Hashes
-from fullsend_protocol.shared import limits
-from fullsend_protocol.shared.errors import ChunkError, DamagedStream, FullsendError
-from fullsend_protocol.stream.chunks import Decompressor
-from fullsend_protocol.stream.rejoin import Rejoiner, opening
+from fullsend_protocol.shared.errors import FullsendError
+from fullsend_protocol.stream.rejoin import Rejoiner
 from fullsend_protocol.wire import messages
-from fullsend_protocol.wire.connection import Chunk, ChunkArriving
+from fullsend_sender.restore.chunks import StoredChunks
 from fullsend_sender.transfer.link import connect
 from fullsend_sender.transfer.retry import RetryTimer
 
@@ -33,9 +31,6 @@ if TYPE_CHECKING:
     from fullsend_sender.host.identity import Identity
     from fullsend_sender.host.options import Endpoint
     from fullsend_sender.transfer.link import Link
-
-#: Bytes of BEGINs and what surrounds them (rejoin.opening), to the end of a chunk.
-_OPENING_MAX: Final = 2 * limits.BEGIN_PAYLOAD_MAX + limits.CHUNK_MAX
 
 
 class Rest:
@@ -97,33 +92,27 @@ class _Search:
     def __init__(self, link: Link, stream: str) -> None:
         self._link = link
         self._stream = stream
-        self._manifest: Manifest | None = None
-        self._decompressor = Decompressor()
+        self._chunks = StoredChunks(link, stream)
 
     async def run(self, token: ResumeToken, *, onto_base: bool) -> Rest:
-        start = bytearray()
-        while (found := opening(start)) is None:
-            raw = await self._chunk(len(start))
-            if not raw or len(start) > _OPENING_MAX:
-                raise DamagedStream("the stored stream does not begin as one")
-            start += raw
-        package, begin = found
-        rejoiner = Rejoiner(begin, token, package, onto_base=onto_base)
-        pieces = await asyncio.to_thread(rejoiner.feed, start[len(package) + len(begin) :])
-        at, key = len(start), None
+        found = await self._chunks.opening()
+        rejoiner = Rejoiner(found.begin, token, found.package, onto_base=onto_base)
+        pieces = await asyncio.to_thread(rejoiner.feed, found.rest)
+        at, key = found.size, None
         while not rejoiner.found:
             if rejoiner.seek is not None and rejoiner.seek != key:
                 key = rejoiner.seek
                 if (where := await self._located(*key)) > at:
                     rejoiner.jump()
                     at = where
-            raw = await self._chunk(at)
+            raw = await self._chunks.fetch(at)
             if not raw:
                 rejoiner.finish()  # which raises the error about what is missing
             pieces = await asyncio.to_thread(rejoiner.feed, raw)
             at += len(raw)
-        assert self._manifest is not None  # noqa: S101 - for mypy: there was a chunk, so there was a manifest
-        return Rest(self._manifest, at, rejoiner, pieces)
+        manifest = self._chunks.manifest
+        assert manifest is not None  # noqa: S101 - for mypy: there was a chunk, so there was a manifest
+        return Rest(manifest, at, rejoiner, pieces)
 
     async def _located(self, number: int, offset: int) -> int:
         """Ask from where the stream must be read for a record. Returns: the raw offset of a chunk."""
@@ -131,22 +120,3 @@ class _Search:
             messages.Locate(stream=self._stream, object=number, offset=offset), messages.Located
         )
         return located.raw_offset
-
-    async def _chunk(self, at: int) -> bytes:
-        """Fetch the chunk that begins at a raw offset. Returns: its raw bytes: none at the end."""
-        raw = b""
-        fetch = messages.Fetch(stream=self._stream, offset=at, until=at + 1)
-        manifest = (await self._link.ask(fetch, messages.Sending)).manifest
-        self._manifest = self._manifest or manifest
-        if manifest.file_sha256 != self._manifest.file_sha256:
-            raise ChunkError("it continues with another stream")
-        while True:
-            match await self._link.receive():
-                case ChunkArriving():
-                    pass
-                case Chunk() as chunk:
-                    raw = await asyncio.to_thread(self._decompressor.decompress, chunk.frame, chunk.raw_length)
-                case messages.Done():
-                    return raw
-                case other:
-                    raise self._link.unexpected(other)
