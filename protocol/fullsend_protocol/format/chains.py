@@ -274,12 +274,14 @@ class Forest(Generic[_S]):
             each.guid not in after and not self._order(each) > self._order(state) for each in self.of_dataset(dataset)
         )
 
-    def continues_as(self, state: _S) -> _S | None:
+    def continues_as(self, state: _S, is_copy: Callable[[_S, str], bool] = lambda _state, _dataset: False) -> _S | None:
         """Return the newest end of another dataset's chain that passes through this state, as after one or several
         renames; None: there is none. Of several datasets it is the one with the last received stream.
+
+        `is_copy`: whether the dataset of this name, which has a stream on this state, is known to be a copy.
         """
         found, here, seen = None, state, {state.dataset}
-        while names := [name for name in self.continued_by(here) if name not in seen]:
+        while names := [name for name in self.continued_by(here) if name not in seen and not is_copy(here, name)]:
             after = self._after(here.guid)
             last = [each for each in self.ends(names[-1]) if each.guid in after]
             if not last:

@@ -164,6 +164,22 @@ def _check_dataset(name: str, substreams: list[Begin], file_system: nvlist.NvLis
             raise IncompleteStream(msg)
 
 
+def package_datasets(payload: bytes) -> frozenset[str]:
+    """Return the datasets of which a package has snapshots, beside the one after which it is named. `payload`: the
+    nvlist of its outer BEGIN, b"": it has snapshots of one dataset only. The package was whole: see `check_package`.
+
+    Raises: DamagedStream.
+    """
+    header = nvlist.decode(payload)
+    needed = str(header.get("tosnap")) if "fromsnap" in header else None
+    found = set()
+    for file_system in _lists(header, "fss"):
+        named = file_system.get("snaps")
+        if isinstance(named, dict) and named and (needed is None or needed in named):
+            found.add(str(file_system.get("name")))
+    return frozenset(found)
+
+
 def _lists(header: nvlist.NvList, key: str) -> list[nvlist.NvList]:
     """Return the lists that are the values of the list under `key`."""
     outer = header.get(key)

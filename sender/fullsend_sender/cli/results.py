@@ -141,12 +141,19 @@ class RestorePrinter:
         self._as_json = as_json
         self._room = _room(settings)
         self._cautious: list[Restored] = []
+        self._restored: set[str] = set()
 
     def add(self, restored: Restored) -> None:
+        self._restored.add(restored.wanted.dataset)
         if restored.undo:
             self._cautious.append(restored)
         print(self._room, end="", file=sys.stderr, flush=True)
         write_line(_json(restored.to_dict()) if self._as_json else printable(restored.line()), flush=True)
+
+    def left_out(self, notes: Mapping[str, str]) -> None:
+        """Print, in JSON, the notes about datasets of which nothing was restored. `notes`: by dataset."""
+        for name in (name for name in notes if self._as_json and name not in self._restored):
+            write_line(_json({"dataset": name, "target": None, "streams": 0, "note": notes[name]}))
 
     def end(self, job: RestoreJob) -> None:
         if not self._cautious or self._as_json:

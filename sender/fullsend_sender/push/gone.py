@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.format.chains import Forest
 from fullsend_sender.push.naming import bookmark_receiver
-from fullsend_sender.transfer.listing import entries
+from fullsend_sender.transfer.listing import entries, is_of_copy
 from fullsend_sender.zfs.selection import fits
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ async def without_copies(
         if about is None or about.unchanged is None:
             continue
         async for entry in entries(link, now):
-            if entry.base_guid == about.guid and entry.received < about.unchanged:
+            if is_of_copy(entry, about):
                 found.pop(name, None)
     return found
 

@@ -16,11 +16,11 @@ from fullsend_protocol.format.chains import Forest, ends, reception
 from fullsend_protocol.format.names import guid_of, named
 from fullsend_protocol.shared.errors import FullsendError, UsageError
 from fullsend_protocol.stream.facts import LETTERS
-from fullsend_sender.transfer.listing import unlisted, why_unlisted
+from fullsend_sender.transfer.listing import is_of_copy, unlisted, why_unlisted
 from fullsend_sender.zfs.selection import lineage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from fullsend_protocol.format.manifest import StreamEntry
     from fullsend_protocol.stream.resume_token import ResumeToken
@@ -39,13 +39,15 @@ class Tree:
     """The streams that restore a tree of datasets.
 
     `chosen`: the streams to end with, parents first. By name of the dataset, `left_out`: why it is not restored;
-    `refused`: why its newest state is uncertain; `notes`: what to tell the user about a chosen one.
+    `refused`: why its newest state is uncertain; `notes`: what to tell the user about a chosen one, or one of which
+    nothing so old is stored; `doubtful`: notes that hold if a stream was merged of several, each with that stream.
     """
 
     chosen: list[StreamEntry] = field(default_factory=list)
     left_out: list[tuple[str, str]] = field(default_factory=list)
     refused: list[tuple[str, FullsendError]] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
+    doubtful: list[tuple[str, str, StreamEntry]] = field(default_factory=list)
 
 
 class Library:
@@ -106,7 +108,7 @@ class Library:
         if not found:
             return self._only([], dataset)
         newest = found[-1]
-        if before is None and not alone and (there := self._forest.continues_as(newest)) is not None:
+        if before is None and not alone and (there := self._continues_as(newest)) is not None:
             raise UsageError(
                 f"{dataset} was renamed, and continues as {there.dataset}, up to @{there.snapshot}: restore that"
                 f" (`fullsend restore {there.dataset} --into {dataset}`), or name the state before"
@@ -128,9 +130,7 @@ class Library:
                 f" {newest.received}, and after it {_name(again)} once more, {again.received}, as after a rollback;"
                 f" name one by its file: {newest.file} {again.file}"
             )
-        later = [
-            each for each in found[:-1] if each.created > newest.created and self._forest.continues_as(each) is None
-        ]
+        later = [each for each in found[:-1] if each.created > newest.created and self._continues_as(each) is None]
         if later:
             ways = "; ".join(
                 f"{_name(each)}, taken {each.created}, received {each.received}" for each in (newest, *later[:_NAMED])
@@ -166,6 +166,38 @@ class Library:
         again = [each for each in mine if reception(each) > last and each.guid in before]
         return max(again, key=reception, default=None)
 
+    def _continues_as(self, state: StreamEntry) -> StreamEntry | None:
+        """Return the newest end of the dataset that this state's dataset was renamed to; None: it was not renamed. See
+        Forest.continues_as.
+        """
+        return self._forest.continues_as(state, self._is_copy)
+
+    def _renamed_to(self, dataset: str) -> str | None:
+        """Return the last name of a dataset that was renamed; None: it was not."""
+        last = self._forest.ends(dataset)
+        there = self._continues_as(last[-1]) if last else None
+        if there is None or self._forest.existed_before(there.dataset, last[-1]):
+            return None
+        return there.dataset
+
+    def _is_copy(self, state: StreamEntry, dataset: str) -> bool:
+        """Whether a dataset with a stream on this state is a copy of the state's own dataset, which still existed."""
+        about = self._statuses.get(state.dataset)
+        on_it = self._forest.built_on(state.guid)
+        return about is not None and any(each.dataset == dataset and is_of_copy(each, about) for each in on_it)
+
+    def _was_beside(self, there: StreamEntry, state: StreamEntry) -> bool:
+        """Whether the dataset of `there`, whose chain passes through a state, existed beside the state's own dataset:
+        then it is a copy, and that was not renamed to it.
+        """
+        if self._forest.existed_before(there.dataset, state):
+            return True
+        about, passed = self._statuses.get(state.dataset), {there.guid, *self._forest.lineage(there)}
+        return any(
+            each.dataset == state.dataset or (about is not None and each.guid in passed and is_of_copy(each, about))
+            for each in self._forest.built_on(state.guid)
+        )
+
     def other_ends(self, entry: StreamEntry) -> list[StreamEntry]:
         """Return the ends of other chains that branch off from this stream's own chain, as after a rollback. The order
         is that of reception, last one first. A chain that ended because a new full was sent is not a branch.
@@ -176,21 +208,31 @@ class Library:
             for each in self._forest.ends(entry.dataset)
             if each.guid != entry.guid
             and entry.guid not in self._forest.lineage(each)
-            and self._forest.continues_as(each) is None
+            and self._continues_as(each) is None
             if not mine.isdisjoint(self._forest.lineage(each))
         ]
         return others[::-1]
 
-    def tree(self, top: str, snapshot: str | None, fits: Callable[[str], bool]) -> Tree:
+    def tree(
+        self,
+        top: str,
+        snapshot: str | None,
+        fits: Callable[[str], bool],
+        contents: Mapping[str, Collection[str] | None] | None = None,
+    ) -> Tree:
         """Select what restores `top` and each dataset below it whose name `fits`.
 
         A dataset with a newer state than the package that contains it is refused, and one of which the receiver cannot
         list all: an older state must never pass for the newest.
 
         `snapshot`: the named one (after the @), None: the newest of each dataset. A dataset without the named snapshot
-        had not changed: it is restored as of its newest state received before the first stream with that name. Left
-        out is a dataset that was renamed within `top`, and continues under another name. Left out is also a dataset
-        that a package contains: the package restores it in its place.
+        is restored as of its newest state received before the first stream with that name: it had not changed, or what
+        came between was merged since. Without such a state it is left out, with a note. Left out is also a dataset
+        that was renamed within `top`, and continues under another name, and one that a package contains: the package
+        restores it in its place.
+
+        `contents`: by file of a package, the datasets in it, None: they cannot be found out. A package that is missing
+        there counts as having all that is below it by name.
 
         Raises: NotRestorable if no stream fits.
         """
@@ -200,43 +242,76 @@ class Library:
         first = min(same, key=reception, default=None)
         tree = Tree()
         chosen: list[StreamEntry] = []
+        absent: list[str] = []
         for name in names:
             try:
                 if snapshot is None:
                     chosen.append(self._newest_within(name, names))
                 elif first is not None and (found := self._as_of(name, first, tree)) is not None:
                     chosen.append(found)
+                elif first is not None:
+                    absent.append(name)
             except UsageError as error:
                 tree.refused.append((name, error))
         if not chosen and not tree.refused:
             raise NotRestorable(f"{top}{f'@{snapshot}' if snapshot else ''}: nothing of it, or below it, is stored")
         chosen.sort(key=lambda each: each.dataset.split("/"))
+        packages = self._arrange(chosen, tree, contents or {})
+        note = (
+            f"has nothing stored that was received before @{snapshot}, and is left out: it is younger, or what it had"
+            " then was merged or pruned since"
+        )
+        later_names = {self._renamed_to(each.dataset) for each in chosen} if absent else set()
+        for name in absent:
+            if name not in later_names and _package_of(name, packages, contents or {}) is None:
+                tree.notes.append((name, note))
+        return tree
+
+    def _arrange(
+        self, chosen: Sequence[StreamEntry], tree: Tree, contents: Mapping[str, Collection[str] | None]
+    ) -> dict[str, StreamEntry]:
+        """Add the chosen streams, parents first, to a tree, or the reasons why they are not restored.
+
+        `contents`: as in `tree`. Returns: the packages among what is restored, by their top datasets.
+        """
         # If the chain of another dataset passes through this state, that dataset is this one under a newer name.
-        passed = {guid: each.dataset for each in chosen for guid in self._forest.lineage(each)}
-        packages = {each.dataset: each for each in chosen if each.kind == "package"}
+        passing: dict[str, list[StreamEntry]] = {}
         for each in chosen:
-            above = [packages[name] for name in lineage(each.dataset)[1:] if name in packages]
-            if each.guid in passed and not self._forest.existed_before(passed[each.guid], each):
-                tree.left_out.append((each.dataset, f"continues as {passed[each.guid]}"))
-            elif above and reception(each) > reception(above[-1]) and each.snapshot != above[-1].snapshot:
+            for guid in self._forest.lineage(each):
+                passing.setdefault(guid, []).append(each)
+        packages: dict[str, StreamEntry] = {}
+        for each in chosen:
+            there = [other for other in passing.get(each.guid, ()) if not self._was_beside(other, each)]
+            package = _package_of(each.dataset, packages, contents)
+            if there:
+                tree.left_out.append((each.dataset, f"continues as {there[-1].dataset}"))
+            elif package is None:
+                tree.chosen.append(each)
+                if each.kind == "package":
+                    packages[each.dataset] = each
+            elif reception(each) > reception(package) and each.snapshot != package.snapshot:
                 reason = (
-                    f"comes as it was in the package {_name(above[-1])}, received {above[-1].received}, and its own"
+                    f"comes as it was in the package {_name(package)}, received {package.received}, and its own"
                     f" state @{each.snapshot} is newer, received {each.received}: restore that into another place"
                     f" (`fullsend restore {_name(each)} --into`)"
                 )
                 tree.refused.append((each.dataset, UsageError(reason)))
-            elif above:
-                tree.left_out.append((each.dataset, f"comes as it was in the package {_name(above[-1])}"))
+            elif contents.get(package.file, ()) is None:
+                reason = (
+                    f"may be in the package {_name(package)}, of which it cannot be found out what it contains: if it"
+                    f" is missing when that is restored, restore it by itself (`fullsend restore {_name(each)} --into`)"
+                )
+                tree.refused.append((each.dataset, UsageError(reason)))
             else:
-                tree.chosen.append(each)
-        return tree
+                tree.left_out.append((each.dataset, f"comes as it was in the package {_name(package)}"))
+        return packages
 
     def _newest_within(self, dataset: str, names: Sequence[str]) -> StreamEntry:
         """Return the newest stream of a dataset. If the dataset continues as another one of these names, return its
         last state, which the chain of the other passes through. Raises: as `newest`.
         """
         last = self._forest.ends(dataset)
-        there = self._forest.continues_as(last[-1]) if last else None
+        there = self._continues_as(last[-1]) if last else None
         if there is None or there.dataset not in names:
             return self.newest(dataset)
         # A dataset that existed before is another one, such as a replica: this dataset was not renamed to it.
@@ -249,22 +324,32 @@ class Library:
         """Return the stream to end with for a dataset's state as of a named snapshot; None: it has no state so old.
 
         `first`: the first received stream with that snapshot, of any dataset; `tree`: gets a note if this host's clock
-        says that the state is younger. Raises: UsageError as `newest`.
+        says that the state is younger, or if it may be older than that. Raises: UsageError as `newest`.
         """
-        named = [each for each in self._forest.of_dataset(dataset) if each.snapshot == first.snapshot]
+        mine = self._forest.of_dataset(dataset)
+        named = [each for each in mine if each.snapshot == first.snapshot]
         if named:
             return self._only(named, f"{dataset}@{first.snapshot}")
-        if not any(reception(each) < reception(first) for each in self._forest.of_dataset(dataset)):
+        before = {each.guid for each in mine if reception(each) < reception(first)}
+        if not before:
             self._check_listed(dataset, ())
             return None
         found = self.newest(dataset, before=reception(first))
+        said = f"has no @{first.snapshot}, and comes as of @{found.snapshot}"
+        after = next((each for each in mine if reception(each) > reception(first) and each.guid not in before), None)
         if found.created > first.created:
             note = (
-                f"has no @{first.snapshot}, and comes as of @{found.snapshot}, the newest that was received before"
-                f" that. It was taken later, this host's clock said ({found.created}; {_name(first)}:"
-                f" {first.created}): a clock was wrong, or @{first.snapshot} was pushed late"
+                f"{said}, the newest that was received before that. It was taken later, this host's clock said"
+                f" ({found.created}; {_name(first)}: {first.created}): a clock was wrong, or @{first.snapshot} was"
+                " pushed late"
             )
             tree.notes.append((dataset, note))
+        elif after is not None:
+            note = f"{said}, received {found.received}. It may have had a later state then: what came next,"
+            if after.base_guid == found.guid:
+                tree.doubtful.append((dataset, f"{note} up to @{after.snapshot}, was merged since", after))
+            else:
+                tree.notes.append((dataset, f"{note} @{after.snapshot}, does not build on that"))
         return found
 
     def chain(self, entry: StreamEntry, after: str | None = None) -> list[StreamEntry] | None:
@@ -305,6 +390,20 @@ def _whole(entry: StreamEntry) -> bool:
 def _restorable(entry: StreamEntry) -> bool:
     """Whether a chain from a full to this stream can be restored."""
     return entry.restorable and _whole(entry)
+
+
+def _package_of(
+    dataset: str, packages: Mapping[str, StreamEntry], contents: Mapping[str, Collection[str] | None]
+) -> StreamEntry | None:
+    """Return the package that brings a dataset, or may bring it; None: none of them does. `packages`: those that are
+    restored, by their top dataset; `contents`: as in `Library.tree`.
+    """
+    for name in reversed(lineage(dataset)[1:]):
+        if name in packages:
+            inside = contents.get(packages[name].file)
+            if inside is None or dataset in inside:
+                return packages[name]
+    return None
 
 
 def _name(entry: StreamEntry) -> str:

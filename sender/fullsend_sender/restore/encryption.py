@@ -40,7 +40,8 @@ def choose_encryption(plan: RestorePlan, *, unencrypted: bool, recursive: bool) 
     steps = []
     for step in plan.steps:
         standing = plan.standing.get(step.target)
-        parent = step.target.rpartition("/")[0]
+        # Between them may be datasets that a package brings: their key is that of its top.
+        parent = next((name for name in lineage(step.target)[1:] if name in places), "")
         place = places.get(step.target if standing is not None else parent)
         chosen: RestoreItem | ParentDataset = step
         if isinstance(step, RestoreItem) and step.raw:

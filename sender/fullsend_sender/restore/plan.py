@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from fullsend_protocol.format.quotas import quotas_of
 from fullsend_protocol.format.restore_commands import set_aside
-from fullsend_protocol.shared.errors import FullsendError, StreamError, UsageError
+from fullsend_protocol.shared.errors import FullsendError, PeerError, StreamError, UsageError
 from fullsend_protocol.stream.resume_token import ResumeToken
 from fullsend_sender.restore.chains import Library, NotRestorable
 from fullsend_sender.zfs import inventory, pools
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fullsend_protocol.format.manifest import StreamEntry
+    from fullsend_sender.restore.chains import Tree
     from fullsend_sender.zfs.commands import Quota, Zfs
     from fullsend_sender.zfs.inventory import Dataset
 
@@ -52,6 +53,11 @@ class RestoreRequest:
     mountable: bool = False
     quotas: bool = True
     unencrypted: bool = False
+
+    @property
+    def top(self) -> str:
+        """The target, as far as the words of the request say it: not for guid:N and a file's name without `into`."""
+        return self.what.partition("@")[0] if self.into is None else self.into
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +156,21 @@ async def merged_into_nothing(_entry: StreamEntry) -> set[tuple[str, str | None]
     return set()
 
 
+#: Returns the datasets that a package brings beside its top one; None: it cannot be found out.
+DatasetsIn = Callable[["StreamEntry"], Awaitable[frozenset[str] | None]]
+
+
+async def contents_unknown(_package: StreamEntry) -> frozenset[str] | None:
+    """Nobody can be asked."""
+    return None
+
+
 @dataclass(slots=True)
 class RestorePlan:
     """What to do. `steps`: parents first; `there`: names of the datasets that can have others below; `failures`: by
     name, what cannot be done; `standing`: the datasets that exist now, at the target, below it and above it; `into`:
-    the target of the whole restore.
+    the target of the whole restore; `notes`: what was told of datasets that are stored, by their names; `brought`: by
+    name, the datasets that a package brings, each with the target of the package.
     """
 
     steps: list[ParentDataset | RestoreItem] = field(default_factory=list)
@@ -162,6 +178,8 @@ class RestorePlan:
     failures: list[tuple[str, FullsendError]] = field(default_factory=list)
     standing: dict[str, Dataset] = field(default_factory=dict)
     into: str = ""
+    notes: list[tuple[str, str]] = field(default_factory=list)
+    brought: dict[str, str] = field(default_factory=dict)
 
     @property
     def items(self) -> list[RestoreItem]:
@@ -174,24 +192,30 @@ class RestorePlan:
     def obstacle(self, step: ParentDataset | RestoreItem) -> str | None:
         """Return the dataset that has failed, and below which this one would be; None: its parent exists."""
         parent = step.target.rpartition("/")[0]
-        if not parent or parent in self.there:
+        if not parent or parent in self.there or self.brought.get(parent) in self.there:
             return None
         missing = (name for name, _error in self.failures if name not in self.there)
         return next((name for name in missing if f"{parent}/".startswith(f"{name}/")), parent)
 
 
 async def make_plan(
-    library: Library, wanted: RestoreRequest, zfs: Zfs, merged_into: MergedInto = merged_into_nothing
+    library: Library,
+    wanted: RestoreRequest,
+    zfs: Zfs,
+    merged_into: MergedInto = merged_into_nothing,
+    datasets_in: DatasetsIn = contents_unknown,
 ) -> RestorePlan:
-    """Plan a restore. Raises: UsageError, NotRestorable, PoolError, ZfsError, what `merged_into` raises."""
+    """Plan a restore.
+
+    Raises: UsageError, NotRestorable, PoolError, ZfsError, what `merged_into` and `datasets_in` raise.
+    """
     plan = RestorePlan()
+    brings: dict[str, frozenset[str]] = {}
     if wanted.recursive:
-        top, at, snapshot = wanted.what.partition("@")
-        if at and not snapshot:
-            raise UsageError(f"{wanted.what!r} is not DATASET or DATASET@SNAPSHOT")
-        selection = Selection((top,), recursive=True, exclude=wanted.exclude)
-        tree = library.tree(top, snapshot or None, lambda name: bool(selection.choose([name])))
+        tree, brings = await _select_tree(library, wanted, merged_into, datasets_in)
+        top, _at, snapshot = wanted.what.partition("@")
         chosen, refused = tree.chosen, tree.refused
+        plan.notes = tree.notes
         for name, note in tree.notes:
             _log.warning("%s %s", name, note)
         for name, why in tree.left_out:
@@ -235,11 +259,48 @@ async def make_plan(
             if not wanted.recursive:
                 raise
             plan.failures.append((target, error))
+    for item in items:
+        below = brings.get(item.wanted.file, ())
+        plan.brought |= {into + name.removeprefix(top): item.target for name in below}
     # A dataset that cannot be restored is not created as a parent either: it would obstruct the next try.
-    taken = {*there, *(item.target for item in items), *(name for name, _error in plan.failures)}
+    taken = {*there, *plan.brought, *(item.target for item in items), *(name for name, _error in plan.failures)}
     plan.steps = sorted([*items, *_places(into, items, taken)], key=lambda step: step.target.split("/"))
     plan.standing = {**there, **({parent.name: parent} if parent is not None else {})}
     return plan
+
+
+async def _select_tree(
+    library: Library, wanted: RestoreRequest, merged_into: MergedInto, datasets_in: DatasetsIn
+) -> tuple[Tree, dict[str, frozenset[str]]]:
+    """Select a tree of datasets. Returns: the tree, and by file of each package in it the datasets that it brings.
+
+    Raises: UsageError, NotRestorable, what `merged_into` and `datasets_in` raise.
+    """
+    top, at, snapshot = wanted.what.partition("@")
+    if at and not snapshot:
+        raise UsageError(f"{wanted.what!r} is not DATASET or DATASET@SNAPSHOT")
+    selection = Selection((top,), recursive=True, exclude=wanted.exclude)
+    contents: dict[str, frozenset[str] | None] = {}
+    while True:
+        tree = library.tree(top, snapshot or None, lambda name: bool(selection.choose([name])), contents)
+        # A package that cannot be restored is a failure, whatever it contains.
+        packages = [each for each in tree.chosen if each.kind == "package" and library.chain(each) is not None]
+        new = [each for each in packages if each.file not in contents]
+        if not new:
+            break
+        contents |= {each.file: await datasets_in(each) for each in new}
+    for name, note, stream in tree.doubtful:
+        if await _was_merged(stream, merged_into):
+            tree.notes.append((name, note))
+    return tree, {each.file: contents[each.file] or frozenset() for each in packages}
+
+
+async def _was_merged(stream: StreamEntry, merged_into: MergedInto) -> bool:
+    """Whether a stream was merged of several, or the receiver cannot say it. Raises: what else `merged_into` raises."""
+    try:
+        return bool(await merged_into(stream))
+    except PeerError:
+        return True
 
 
 def _with_quotas(item: RestoreItem, wanted: RestoreRequest, set_here: Mapping[str, Quota]) -> RestoreItem:

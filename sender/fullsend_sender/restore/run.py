@@ -29,12 +29,13 @@ from fullsend_sender.host.failures import as_failure
 from fullsend_sender.host.options import RETRY_FOR
 from fullsend_sender.restore.cat import DamagedTransfer, cat
 from fullsend_sender.restore.chains import Library
+from fullsend_sender.restore.details import StoredDetails
 from fullsend_sender.restore.encryption import choose_encryption, say_what_changed
 from fullsend_sender.restore.onto_base import OntoBase
 from fullsend_sender.restore.plan import ParentDataset, RestoreItem, RestorePlan, RestoreRequest, make_plan
 from fullsend_sender.restore.resume import find_rest
 from fullsend_sender.transfer.link import connect
-from fullsend_sender.transfer.listing import all_stored, manifest
+from fullsend_sender.transfer.listing import all_stored
 from fullsend_sender.transfer.progress import publishing, reporting
 from fullsend_sender.zfs import inventory
 from fullsend_sender.zfs.commands import ZfsError
@@ -70,7 +71,8 @@ class Restored:
     `raw_bytes`, `streams`: what this run received; `resumed_at`: the raw offset in the first stream, up to which it had
     been received before; `undo`: the command that lets it mount as it did at home, None: it may already; `package`: its
     streams brought other datasets, below it; `written`: it was written to since the snapshot; `rolled_back`: what had
-    been written there before the streams is discarded; `later`: what the target has after the snapshot.
+    been written there before the streams is discarded; `later`: what the target has after the snapshot;
+    `note`: what the user was told of it, None: nothing.
     """
 
     wanted: StreamEntry
@@ -84,6 +86,7 @@ class Restored:
     written: bool = False
     rolled_back: bool = False
     later: LaterSnapshots | None = None
+    note: str | None = None
 
     def line(self) -> str:
         """Return the line for a person."""
@@ -112,6 +115,7 @@ class Restored:
             "written": self.written,
             "rolled_back": self.rolled_back,
             "later_snapshot": self.later.newest if self.later is not None else None,
+            "note": self.note,
         }
 
 
@@ -132,6 +136,8 @@ class RestoreJob:
     keeps_no_part: set[str] = field(default_factory=set)
     #: Warnings of `zfs receive` by target; it repeats them for each stream of a chain.
     complaints: set[tuple[str, str]] = field(default_factory=set)
+    #: What was told of stored datasets, by their names: see RestorePlan.
+    notes: dict[str, str] = field(default_factory=dict)
     #: What `fullsend top` calls it, and the folder of the file that tells it (None: the usual one).
     activity: Activity = "restore"
     live_in: str | None = None
@@ -338,12 +344,9 @@ async def _settle(job: RestoreJob, target: str, held: Mapping[str, Quota], plan:
 async def _plan(job: RestoreJob) -> RestorePlan:
     async with connect(job.endpoint, job.identity) as (link, _name):
         library = Library(*await all_stored(link))
-
-    async def merged_into(entry: StreamEntry) -> set[tuple[str, str | None]]:
-        async with connect(job.endpoint, job.identity) as (link, _name):
-            return {(each.guid, each.base_guid) for each in (await manifest(link, entry.file)).merged}
-
-    plan = await make_plan(library, job.wanted, job.zfs, merged_into)
+    async with StoredDetails(job.endpoint, job.identity) as details:
+        plan = await make_plan(library, job.wanted, job.zfs, details.merged_into, details.datasets_in)
+    job.notes.update(plan.notes)
     choose_encryption(plan, unencrypted=job.wanted.unencrypted, recursive=job.wanted.recursive)
     return plan
 
@@ -432,10 +435,10 @@ async def _restore_one(job: RestoreJob, item: RestoreItem, progress: Progress) -
             resumed_at += await while_usable(job.zfs, _pool(item.target), taking)
         except FullsendError as error:
             why = f"{error}{await _in_the_way(job, item, entry, error)}"
-            _log.error("%s: %s", item.target, _how_far(item, count, why))
+            _log.error("%s: %s", item.target, _how_far(job, item, count, why))
             raise
         except asyncio.CancelledError:
-            _log.error("%s: %s", item.target, _how_far(item, count, "interrupted"))
+            _log.error("%s: %s", item.target, _how_far(job, item, count, "interrupted"))
             raise
     if item.aside:
         _log.warning(
@@ -451,6 +454,7 @@ async def _restore_one(job: RestoreJob, item: RestoreItem, progress: Progress) -
         written=bool(item.written) and not item.chain and back is None,
         rolled_back=bool(item.written) and back is not None,
         later=item.later,
+        note=job.notes.get(item.wanted.dataset),
     )
 
 
@@ -582,8 +586,10 @@ async def _in_the_way(job: RestoreJob, item: RestoreItem, entry: StreamEntry, er
     return f" (in the way may be {', '.join(named)})" if named else ""
 
 
-def _how_far(item: RestoreItem, count: int, why: str) -> str:
-    """Return what failed, what is restored so far, and how to continue."""
+def _how_far(job: RestoreJob, item: RestoreItem, count: int, why: str) -> str:
+    """Return what failed, what is restored so far, and how to continue. A push in between may have told the
+    receiver that the dataset is as of an older state: so the last command names the snapshot.
+    """
     entry = item.chain[count]
     hint = ", or with -F to discard what was written there" if _MODIFIED in why and item.existing and not count else ""
     if item.package:  # a chain with a package is not resumed
@@ -598,4 +604,8 @@ def _how_far(item: RestoreItem, count: int, why: str) -> str:
         if item.existing
         else "nothing is restored yet"
     )
-    return f"{entry.dataset}@{entry.snapshot} failed: {why}; {so_far}: run the same command again to resume{hint}"
+    again = job.typed("restore", f"guid:{item.wanted.guid}", "--into", item.target, *job.flags)
+    return (
+        f"{entry.dataset}@{entry.snapshot} failed: {why}; {so_far}: run the same command again to resume{hint}; if that"
+        f" asks which state is the newest: `{again}`"
+    )

@@ -83,6 +83,20 @@ async def all_stored(link: Link) -> tuple[list[StreamEntry], dict[str, DatasetSt
     return found, said
 
 
+def is_of_copy(entry: StreamEntry, about: DatasetStatus) -> bool:
+    """Whether a stream of another dataset on the newest state of this one shows that the other one is a copy, such as a
+    replica, and not this one's new name: this one was reported unchanged after the stream was received.
+
+    `about`: the receiver's status of this dataset.
+    """
+    return (
+        about.unchanged is not None
+        and about.guid is not None
+        and entry.base_guid == about.guid
+        and entry.received < about.unchanged
+    )
+
+
 def why_unlisted(count: int) -> str:
     """Return the text for the user about a dataset of which `count` manifests and folders cannot be read."""
     what = "manifest or folder is" if count == 1 else "manifests or folders are"

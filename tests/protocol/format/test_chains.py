@@ -157,6 +157,17 @@ def test_a_replica_existed_before_and_a_new_name_did_not() -> None:
     assert not forest.existed_before("none", source[-1])
 
 
+def test_a_copy_is_no_new_name() -> None:
+    first, copy = Stored("1", dataset="a", sequence=1), Stored("11", "1", dataset="copy", sequence=4)
+    second, last = Stored("2", "1", dataset="b", sequence=2), Stored("3", "2", dataset="c", sequence=3)
+    forest = forest_of(first, copy, second, last)
+    assert forest.continues_as(first) == copy
+    assert forest.continues_as(first, lambda state, name: (state, name) == (first, "copy")) == last
+    assert forest.continues_as(first, lambda state, _name: state == second) == copy
+    assert forest_of(first, second, last).continues_as(first, lambda state, _name: state == second) == second
+    assert forest.continues_as(first, lambda _state, _name: True) is None
+
+
 def test_two_datasets_that_take_each_other_up_end() -> None:
     one, two = Stored("1", "2", dataset="a"), Stored("2", "1", dataset="b")
     assert forest_of(one, two).continues_as(one) == two

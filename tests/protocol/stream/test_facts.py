@@ -14,7 +14,7 @@ from tests.streams import Genuine, broken, each, file_system, named, package, re
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import DamagedStream, IncompleteStream, StreamError, UnsupportedStream
 from fullsend_protocol.stream import facts
-from fullsend_protocol.stream.facts import Facts, check_package, conclude, feature_words, split_name
+from fullsend_protocol.stream.facts import Facts, check_package, conclude, feature_words, package_datasets, split_name
 from fullsend_protocol.stream.records import Begin, Feature, Walker
 
 if TYPE_CHECKING:
@@ -346,6 +346,27 @@ def test_genuine_package_is_whole_and_without_any_one_substream_it_is_not(stream
             check_package(kept)
 
 
+# --- which datasets a package brings -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fromsnap", "more"), [(None, {"t/old"}), ("base", set())])
+def test_package_brings_the_datasets_of_which_it_has_snapshots(fromsnap: str | None, more: set[str]) -> None:
+    """From a base on it has nothing of what lacks its last snapshot."""
+    none, old = file_system("t/none", {}), file_system("t/old", {"base": 41})
+    (outer, *_others) = begins(
+        package(*FULL_PARTS.values(), name="t@end", nvlist=tree("end", *FSS, none, old, fromsnap=fromsnap))
+    )
+    assert package_datasets(outer.payload) == {"t", "t/child", "t/clone"} | more
+    assert package_datasets(b"") == frozenset()
+
+
+@each(lambda: [stream for stream in whole() if stream.begins[0]["compound"]])
+def test_genuine_package_says_what_has_arrived_of_it(stream: Genuine) -> None:
+    outer, *others = begins(stream.read())
+    arrived = {split_name(begin.name)[0] for begin in others}
+    assert package_datasets(outer.payload) == (arrived if outer.payload else set())
+
+
 #: Values that no libzfs writes where these stand.
 ODD: list[dict[str, Any]] = [
     {"tosnap": "end", "fss": 5},
@@ -380,6 +401,7 @@ def test_any_nvlist_is_a_stream_error_at_most(said: dict[str, Any]) -> None:
         found = begins(package(sub("t@end", 3), name="t@end", nvlist=said))
         check_package(found)
         conclude(found)
+        package_datasets(found[0].payload)
 
 
 # --- names -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -150,6 +151,18 @@ def test_restored_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     restores.end(cast("RestoreJob", None))  # each object says it
     said = capsys.readouterr()
     assert (json.loads(said.out), said.err) == (restored("pool/a").to_dict(), "")
+
+
+def test_what_was_told_of_datasets_is_in_the_json(out: Any) -> None:
+    restores = results.RestorePrinter(settings(), as_json=True)
+    restores.add(replace(restored("pool/a"), note="comes as of @old"))
+    restores.left_out({"tank/data": "comes as of @old", "tank/b": "has nothing"})
+    first, second = map(json.loads, out())
+    assert (first["target"], first["note"]) == ("pool/a", "comes as of @old")
+    assert second == {"dataset": "tank/b", "target": None, "streams": 0, "note": "has nothing"}
+    restores = results.RestorePrinter(settings(), as_json=False)
+    restores.left_out({"tank/b": "has nothing"})  # a warning has said it
+    assert out() == []
 
 
 def test_verdicts(out: Any) -> None:

@@ -91,6 +91,40 @@ def test_a_replica_does_not_take_the_place_of_what_it_builds_on() -> None:
     assert (tree.chosen, [name for name, _why in tree.left_out]) == ([replica[-1]], ["tank/home"])
 
 
+def test_a_dataset_that_still_existed_was_not_renamed_to_a_copy_of_it() -> None:
+    """A tree came back without the original, with exit 0, once a test restore of it was pushed."""
+    source = [entry("tank/home@1", 1, sequence=1), entry("tank/home@2", 2, 1, sequence=2)]
+    copy = entry("tank/copy@3", 13, 2, sequence=3)
+    before, after = "2026-11-23T02:00:00Z", "2026-11-25T02:00:00Z"
+
+    def library(*more: StreamEntry, unchanged: str, guid: str = "2") -> Library:
+        about = status("tank/home", guid=guid, snapshot="2", unchanged=unchanged, streams=2)
+        return Library([*source, copy, *more], {"tank/home": about})
+
+    for name in (None, "3"):
+        tree = library(unchanged=after).tree("tank", name, everything)
+        assert (tree.chosen, tree.left_out, tree.refused) == ([copy, source[-1]], [], [])
+    assert library(unchanged=after).find("tank/home") == source[-1]
+    # What was reported before the copy came, or of another state, shows nothing.
+    for there in (library(unchanged=before), library(unchanged=after, guid="1")):
+        tree = there.tree("tank", None, everything)
+        assert (tree.chosen, [name for name, _why in tree.left_out]) == ([copy], ["tank/home"])
+    with pytest.raises(UsageError, match="continues as tank/copy"):
+        library(unchanged=before).find("tank/home")
+    # It may have been renamed after that, and be left out for that reason.
+    renamed = entry("tank/new@4", 14, 2, sequence=4, received="2026-11-26T02:00:00Z")
+    tree = library(renamed, unchanged=after).tree("tank", None, everything)
+    assert (tree.chosen, tree.left_out) == ([copy, renamed], [("tank/home", "continues as tank/new")])
+
+
+def test_a_dataset_that_went_on_by_itself_was_not_renamed_to_a_copy_of_it() -> None:
+    """As of a snapshot from before it went on."""
+    home = [entry("tank/home@1", 1), entry("tank/home@3", 4, 1)]
+    copy, top = entry("tank/copy@2", 2, 1), entry("tank@2", 3)
+    tree = Library([*home, copy, top]).tree("tank", "2", everything)
+    assert (tree.chosen, tree.left_out) == ([top, copy, home[0]], [])
+
+
 def test_the_shortest_of_several_and_packages_last() -> None:
     second = entry("a@b", 2, 1)
     library = Library([entry("a@a", 1), second, entry("a@b", 2, file="x.zfs.zst"), entry("a@c", 3, 2)])
@@ -240,6 +274,42 @@ def test_trees() -> None:
     assert (name, "its own state @3 is newer" in str(why)) == ("t/a/b", True)
 
 
+def test_a_dataset_that_the_package_above_it_has_not_got_is_restored_after_it() -> None:
+    """It was left out, with exit 0, because the package "has" it: it was destroyed before the package was made."""
+    package = entry("t@2", 21, kind="package")
+    entries = [entry("t/a@1", 1), entry("t/old@1", 2), entry("t/old/deep@1", 3), entry("t/on@3", 22), package]
+    library = Library(entries)
+    contents: dict[str, frozenset[str] | None] = {package.file: frozenset({"t", "t/a", "t/on"})}
+    chosen, left_out, refused = tree_of(library, "t", None, everything, contents)
+    assert [each.dataset for each in chosen] == ["t", "t/old", "t/old/deep"]
+    assert left_out == [("t/a", "comes as it was in the package t@2")]
+    ((name, why),) = refused
+    assert (name, "its own state @3 is newer" in str(why)) == ("t/on", True)
+    # Where nobody knows what it has, none of it may be missing with exit 0.
+    chosen, left_out, refused = tree_of(library, "t", None, everything, {package.file: None})
+    assert ([each.dataset for each in chosen], left_out) == (["t"], [])
+    assert [name for name, _why in refused] == ["t/a", "t/old", "t/old/deep", "t/on"]
+    assert str(refused[1][1]) == (
+        "may be in the package t@2, of which it cannot be found out what it contains: if it is missing when that is"
+        " restored, restore it by itself (`fullsend restore t/old@1 --into`)"
+    )
+
+
+def test_only_a_package_that_is_restored_brings_anything() -> None:
+    """A package below another one that brings the same top dataset is not restored, and brings nothing."""
+    outer, inner = entry("t@2", 21, kind="package"), entry("t/a@1", 11, kind="package")
+    library = Library([outer, inner, entry("t/a/b@1", 12), entry("t/a/c@1", 13)])
+    contents = {outer.file: {"t", "t/a", "t/a/c"}, inner.file: {"t/a", "t/a/b"}}
+    chosen, left_out, _refused = tree_of(library, "t", None, everything, contents)
+    assert [each.guid for each in chosen] == ["21", "12"]
+    assert [name for name, _why in left_out] == ["t/a", "t/a/c"]
+    # One that the other does not bring is restored behind it.
+    contents[outer.file] = {"t"}
+    chosen, left_out, _refused = tree_of(library, "t", None, everything, contents)
+    assert [each.guid for each in chosen] == ["21", "11", "13"]
+    assert left_out == [("t/a/b", "comes as it was in the package t/a@1")]
+
+
 def test_a_tree_refuses_what_the_receiver_cannot_list() -> None:
     entries = [entry("t/a@1", 1), entry("t/b@1", 2), entry("t/b@2", 3, 2), entry("t/old@1", 4), entry("t/new@2", 5, 4)]
     counts = {"t/a": 1, "t/b": 3, "t/gone": 1, "t/new": 1, "t/old": 2, "tt": 1}
@@ -352,6 +422,44 @@ def test_a_tree_as_of_a_snapshot_goes_by_the_order_of_reception() -> None:
         ("t", "mon"), ("t/a", "mon"), ("t/b", "mon"), ("t/quiet", "sun"),
     ]  # fmt: skip
     assert refused == []
+
+
+def test_a_dataset_of_which_nothing_so_old_is_stored_is_named() -> None:
+    """What it had at that snapshot was merged into a later full: it was missing with exit 0, and without a word."""
+    library = Library([
+        entry("t@mon", 1), entry("t/vm@thu", 2), entry("t/gone@mon", 3), entry("t/new@tue", 4, 3), entry("t@tue", 5, 1),
+    ])  # fmt: skip
+    tree = library.tree("t", "mon", everything)
+    assert [each.dataset for each in tree.chosen] == ["t", "t/gone"]
+    assert (tree.left_out, tree.refused, tree.doubtful) == ([], [], [])
+    # What t/new is now was t/gone then.
+    note = (
+        "has nothing stored that was received before @mon, and is left out: it is younger, or what it had then was"
+        " merged or pruned since"
+    )
+    assert tree.notes == [("t/vm", note)]
+    # A package that brings it leaves nothing to say.
+    package = entry("t@sun", 6, kind="package")
+    library = Library([package, entry("t/vm@thu", 7), entry("t/late@thu", 8)])
+    tree = library.tree("t", "sun", everything, {package.file: {"t", "t/vm"}})
+    assert ([each.dataset for each in tree.chosen], [name for name, _note in tree.notes]) == (["t"], ["t/late"])
+
+
+@pytest.mark.parametrize(("base", "notes", "doubts"), [(1, 0, 1), (None, 1, 0)])
+def test_an_older_state_whose_successors_may_be_gone_is_named(base: int | None, notes: int, doubts: int) -> None:
+    """A policy has kept what was received weeks before that snapshot, and what came after it."""
+    entries = [entry("t/a@sun", 1), entry("t@mon", 2), entry("t/a@tue", 3, base), entry("t/same@sun", 0)]
+    tree = Library(entries).tree("t", "mon", everything)
+    assert [(each.dataset, each.snapshot) for each in tree.chosen] == [("t", "mon"), ("t/a", "sun"), ("t/same", "sun")]
+    assert (len(tree.notes), len(tree.doubtful)) == (notes, doubts)
+    said = (
+        "has no @mon, and comes as of @sun, received 2026-11-24T02:00:00Z. It may have had a later state then: what"
+        " came next,"
+    )
+    if doubts:  # only that stream's manifest says whether it was merged
+        assert tree.doubtful == [("t/a", f"{said} up to @tue, was merged since", entries[2])]
+    else:
+        assert tree.notes == [("t/a", f"{said} @tue, does not build on that")]
 
 
 def test_a_state_that_the_clock_says_is_younger_than_the_snapshot_is_taken_and_said() -> None:

@@ -161,3 +161,9 @@ async def test_an_encryption_root_that_was_none_at_home_is_said(
     fake.forget_commands()
     await say_what_changed(zfs, "p/a", [item("p/a", "p")])
     assert fake.commands == []
+
+
+def test_what_is_below_what_a_package_brings_has_the_key_of_its_place() -> None:
+    package = entry("t@1", 1, kind="package", flags="p")
+    steps = [RestoreItem(package, "p/vault/t", [package]), item("p/vault/t/brought/old", "p")]
+    assert set(chosen(plan(*steps, standing=[VAULT])).values()) == {"as its place"}

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.fakezfs import FakeZfs
 from tests.sender.restore.test_chains import entry
 
-from fullsend_protocol.shared.errors import FullsendError, UsageError
+from fullsend_protocol.shared.errors import ErrorCode, FullsendError, PeerError, UsageError
 from fullsend_protocol.stream.resume_token import ResumeToken
 from fullsend_sender.restore.chains import Library
 from fullsend_sender.restore.plan import ParentDataset, RestoreItem, RestorePlan, RestoreRequest, make_plan
@@ -171,3 +171,71 @@ async def test_a_snapshot_that_was_merged_away_is_named_with_the_way_out(there: 
         await make_plan(MERGED, RestoreRequest("t", "pool/back"), Zfs((there.program,)), merged_into)
     assert "has other snapshots, up to @two, after @one: destroy those if they are not needed" in str(failed.value)
     assert "needed (`zfs rollback -r pool/back@one`) and run the same command again, or" in str(failed.value)
+
+
+# --- what a tree asks the receiver --------------------------------------------------------------------------------
+
+
+PACKAGE = entry("t@2", 21, kind="package")
+
+
+async def datasets_in(package: StreamEntry) -> frozenset[str] | None:
+    return {PACKAGE.file: frozenset({"t", "t/a"}), "unknown": None}[package.file]
+
+
+async def tree_plan(there: FakeZfs, library: Library, what: str, *asking: Any) -> RestorePlan:
+    return await make_plan(library, RestoreRequest(what, "pool/back", recursive=True), Zfs((there.program,)), *asking)
+
+
+async def test_what_a_package_does_not_bring_comes_after_it(there: FakeZfs, caplog: pytest.LogCaptureFixture) -> None:
+    """Also below what it brings: that is not made as a parent, and is there once the package is."""
+    library = Library([PACKAGE, entry("t/a@1", 1), entry("t/a/old@1", 2), entry("t/x/old@1", 3)])
+    found = await tree_plan(there, library, "t", merged_into, datasets_in)
+    assert steps(found) == [("pool/back", 1), ("pool/back/a/old", 1), ("pool/back/x", -1), ("pool/back/x/old", 1)]
+    assert (found.failures, found.brought) == ([], dict.fromkeys(["pool/back", "pool/back/a"], "pool/back"))
+    assert "t/a comes as it was in the package t@2, and is left out" in caplog.text
+    assert found.obstacle(found.steps[1]) == "pool/back/a"
+    found.there.add("pool/back")
+    assert found.obstacle(found.steps[1]) is None
+
+
+async def test_what_may_be_in_a_package_is_a_failure(there: FakeZfs) -> None:
+    library = Library([entry("t@2", 21, kind="package", file="unknown"), entry("t/a@1", 1)])
+    for asking in ((merged_into, datasets_in), ()):
+        found = await tree_plan(there, library, "t", *asking)
+        assert steps(found) == [("pool/back", 1)]
+        ((name, error),) = found.failures
+        assert (name, "may be in the package t@2" in str(error)) == ("pool/back/a", True)
+
+
+async def test_a_damaged_package_is_not_asked_for(there: FakeZfs) -> None:
+    damaged = entry("t@2", 21, kind="package", file="nobody asks", damaged="a bit", restorable=False)
+    found = await tree_plan(there, Library([damaged, entry("t/a@1", 1)]), "t", merged_into, datasets_in)
+    assert (found.steps, [name for name, _error in found.failures]) == ([], ["pool/back"])
+
+
+@pytest.mark.parametrize(("guid", "told"), [(3, True), (4, False), (5, True)])
+async def test_an_older_state_is_told_where_what_came_next_was_merged(
+    there: FakeZfs, caplog: pytest.LogCaptureFixture, guid: int, told: bool
+) -> None:
+    async def ask(stream: StreamEntry) -> set[tuple[str, str | None]]:
+        if stream.guid == "5":
+            raise PeerError(ErrorCode.NOT_FOUND, "it is gone")
+        return await merged_into(stream)
+
+    library = Library([entry("t/a@1", 1), entry("t@2", 2), entry("t/a@3", guid, 1)])
+    found = await tree_plan(there, library, "t@2", ask, datasets_in)
+    assert steps(found) == [("pool/back", 1), ("pool/back/a", 1)]
+    assert [name for name, _note in found.notes] == ["t/a"] * told
+    assert ("t/a has no @2, and comes as of @1, received 2026-11-24T02:00:00Z. It may" in caplog.text) == told
+
+
+# --- where a restore writes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("what", "into", "top"), [
+    ("tank/home", None, "tank/home"), ("tank/home@mon", None, "tank/home"), ("tank/home@mon", "pool/a", "pool/a"),
+    ("guid:5", "pool/a", "pool/a"),
+])  # fmt: skip
+def test_the_top_of_what_is_written(what: str, into: str | None, top: str) -> None:
+    assert RestoreRequest(what, into).top == top

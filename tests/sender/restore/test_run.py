@@ -334,6 +334,21 @@ def test_a_tree(hosts: Hosts) -> None:
 
 
 @pytest.mark.slow
+def test_a_tree_as_of_a_snapshot_says_what_it_lacks(hosts: Hosts) -> None:
+    for name in ("tank", "tank/late"):
+        hosts.here.create(name)
+    (first,) = hosts.push("tank")
+    hosts.push("tank/late")
+    note = f"has nothing stored that was received before @{first['snapshot']}, and is left out: it is younger, or what"
+    done = hosts.run("-r", "--json", f"tank@{first['snapshot']}", "--into", "pool/first")
+    top, late = programs.rows(programs.good(done))
+    assert (top["dataset"], top["note"]) == ("tank", None)
+    assert late == {"dataset": "tank/late", "target": None, "streams": 0, "note": late["note"]}
+    assert late["note"].startswith(note)
+    assert f"fullsend: tank/late {note}" in done.stderr.decode()
+
+
+@pytest.mark.slow
 def test_a_tree_with_a_gap_below_its_top(hosts: Hosts) -> None:
     """What is between is made when its turn comes, below what has been received by then."""
     for name in ("tank", "tank/x/y"):
@@ -493,6 +508,35 @@ def test_an_interrupted_receive_resumes_inside_the_stream(
 
 
 @pytest.mark.slow
+def test_a_push_that_meets_an_interrupted_restore_does_not_make_it_a_question(hosts: Hosts, tmp_path: Path) -> None:
+    """The push reported the half-restored dataset as unchanged, so the same restore was refused from then on."""
+    hosts.here.create("tank/home", size=2_000_000)
+    first, second, third = nights(hosts, "tank/home", 3)
+    hosts.there.create("tank")
+    hosts.restore(f"tank/home@{first['snapshot']}")
+    interrupt(hosts, tmp_path, 1_000_000)
+    done = hosts.sender.fullsend("restore", "tank/home", "--mountable")
+    assert done.returncode == 1
+    again = f"fullsend restore guid:{third['guid']} --into tank/home --mountable"
+    assert f"if that asks which state is the newest: `{again}`\n" in done.stderr.decode()
+    for flags in ([], ["-n"]):
+        done = hosts.sender.fullsend("push", *flags, "tank/home")
+        assert done.returncode == 1
+        assert b"it has a part of a stream, as an interrupted `fullsend restore` leaves it" in done.stderr
+    assert hosts.restore("tank/home", "--mountable")[0]["streams"] == 2
+    assert hosts.guids("tank/home") == [first["guid"], second["guid"], third["guid"]]
+    # Between two streams nothing tells that from a rollback: the command that was printed works all the same.
+    hosts.there.rollback(f"tank/home@{first['snapshot']}")
+    assert hosts.sender.push("tank/home") == []
+    noted = hosts.receiver.store / ".state" / "unchanged.zfshost.json"
+    said = json.loads(noted.read_text())
+    said["tank/home"]["at"] = format_time(time.time() + 3600)
+    noted.write_text(json.dumps(said))
+    assert "it is not certain which state is the newest" in hosts.refused(2, "tank/home")
+    assert hosts.restore(*again.split()[2:])[0]["streams"] == 2
+
+
+@pytest.mark.slow
 def test_a_part_of_something_else_is_left_alone(hosts: Hosts, tmp_path: Path) -> None:
     for name in ("tank/home", "tank/other"):
         hosts.here.create(name, size=3_000_000)
@@ -606,6 +650,27 @@ def test_a_package(hosts: Hosts) -> None:
     hosts.there.fail("receive", "cannot receive: it is broken")
     text = hosts.refused(1, "tank/top", "--into", "pool/again")
     assert "a part of it may be there: destroy pool/again" in text
+
+
+@pytest.mark.slow
+def test_what_a_package_does_not_bring_is_restored_too(hosts: Hosts) -> None:
+    """A dataset that was destroyed before the package was pushed was left out, since the package "has" it: exit 0."""
+    for name in ("tank/top", "tank/top/below", "tank/top/below/old"):
+        hosts.here.create(name)
+    (old,) = hosts.push("tank/top/below/old")
+    hosts.push("tank/top/below")
+    hosts.here.destroy("tank/top/below/old")
+    hosts.push("-R", "tank/top")
+    done = hosts.run("-r", "--json", "tank/top", "--into", "pool/top")
+    # The made-up `zfs receive` makes the top of a package only.
+    assert (done.returncode, [row["dataset"] for row in programs.rows(done.stdout)]) == (1, ["tank/top"])
+    said = done.stderr.decode()
+    assert "tank/top/below comes as it was in the package" in said
+    assert "cannot open 'pool/top/below/old': dataset does not exist" in said
+    assert hosts.received()[1].endswith("pool/top/below/old")
+    hosts.there.create("pool/top/below")
+    (row,) = programs.rows(hosts.run("-r", "--json", "tank/top", "--into", "pool/top").stdout)
+    assert (row["dataset"], row["guid"]) == ("tank/top/below/old", old["guid"])
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import Asked
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.transfer.link import connect
-from fullsend_sender.transfer.listing import all_stored, entries, partials, unlisted
+from fullsend_sender.transfer.listing import all_stored, entries, is_of_copy, partials, unlisted
 
 
 async def test_pages_become_one_list(identity: Identity, receiver_identity: Identity) -> None:
@@ -77,3 +77,17 @@ async def test_what_is_pruned_while_it_is_listed_is_not_missing(
         found, said = await all_stored(link)
     assert found == listed
     assert unlisted(said, {"a": 1, "b": 2}) == missing
+
+
+@pytest.mark.parametrize(("base", "guid", "unchanged", "copy"), [
+    ("1", "1", "2026-11-24T02:00:01Z", True),
+    ("1", "1", "2026-11-24T02:00:00Z", False),  # within a second nobody knows
+    ("1", "1", None, False),
+    ("1", "2", "2026-11-25T02:00:00Z", False),
+    (None, None, "2026-11-25T02:00:00Z", False),
+])  # fmt: skip
+def test_what_was_reported_after_a_stream_on_it_has_a_copy(
+    base: str | None, guid: str | None, unchanged: str | None, copy: bool
+) -> None:
+    on_it = entry(dataset="b", base_guid=base, received="2026-11-24T02:00:00Z")
+    assert is_of_copy(on_it, status("a", guid=guid, unchanged=unchanged)) == copy
