@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     from fullsend_sender.cli.results import RestorePrinter, print_commands
     from fullsend_sender.host import runtime
     from fullsend_sender.host.log import log
+    from fullsend_sender.host.restoring import restoring
     from fullsend_sender.restore.plan import RestoreRequest
     from fullsend_sender.restore.run import RestoreJob, dry_run, restore
     from fullsend_sender.zfs.commands import Zfs
@@ -85,11 +86,15 @@ def run(args: argparse.Namespace) -> int:
     async def restored() -> int:
         restores = RestorePrinter(settings, as_json=args.json)
         done, end = ResultOutput(restores.add), ResultOutput(restores.end)
+        left_out = ResultOutput(restores.left_out)
         try:
-            failures = await restore(job, done)
+            with restoring(job.zfs.line(), wanted.top, below=wanted.recursive):
+                failures = await restore(job, done)
         finally:  # also if it is interrupted
+            left_out(job.notes)
             end(job)
         done.check()
+        left_out.check()
         end.check()
         return worst(error.exit_code for _name, error in failures)
 

@@ -42,6 +42,18 @@ class Locks:
             return False
         return True
 
+    def wait_for(self, guid: str, *, shared: bool) -> None:
+        """Take a lock, alone or shared with others, as soon as that is possible. Raises: OSError."""
+        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.lockf(self._descriptor, how, 1, int(guid) & _OFFSETS)
+
+    def is_free(self, guid: str) -> bool:
+        """Whether no other process has a lock, alone or shared."""
+        free = self.take(guid)
+        if free:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, int(guid) & _OFFSETS)
+        return free
+
 
 @contextlib.contextmanager
 def locks(receiver: str, folder: str | None = None) -> Iterator[Locks]:

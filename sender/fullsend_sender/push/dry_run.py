@@ -13,7 +13,7 @@ from fullsend_protocol.shared.units import format_size
 from fullsend_protocol.wire.messages import Base
 from fullsend_sender.push import naming, retention
 from fullsend_sender.push.plan import StoredBases
-from fullsend_sender.push.targets import choose, gone, make_plan, repairs
+from fullsend_sender.push.targets import choose, gone, leave_unfinished_restores, make_plan, repairs
 from fullsend_sender.transfer.link import connect
 from fullsend_sender.transfer.listing import bases_and_damaged, partials
 from fullsend_sender.zfs.inventory import Dataset, Snapshot
@@ -40,7 +40,9 @@ async def dry_run(job: PushJob) -> tuple[PushPlan, list[str]]:
         stored, damaged = await bases_and_damaged(link)
         arrived, now = await partials(link), time.time()
         again = _again(job, chosen, stored, damaged, arrived)
-        plan = make_plan(job, chosen, StoredBases(stored, damaged), arrived, now)
+        bases = StoredBases(stored, damaged)
+        plan = make_plan(job, chosen, bases, arrived, now)
+        await leave_unfinished_restores(job, plan, bases)
         plan.items = again + plan.items
         plan.failures += await gone(link, job, chosen, stored)
     plan.failures = chosen.failures + plan.failures

@@ -98,6 +98,10 @@ class StoredBases:
         lost = (each.raw_bytes for each in self._damaged.get(dataset, ()) if each.base_guid is None)
         return max([*fulls, *lost], default=0)
 
+    def continues(self, dataset: str, guid: str) -> bool:
+        """Whether a stream of a dataset builds on the snapshot with this GUID."""
+        return any(base.base_guid == guid for base in self._by_dataset.get(dataset, ()))
+
     def knows(self, dataset: str) -> bool:
         """Whether anything is stored under this dataset's name."""
         return dataset in self._by_dataset

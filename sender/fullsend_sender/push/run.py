@@ -34,13 +34,22 @@ from fullsend_protocol.wire import messages
 from fullsend_sender.host.failures import UnexpectedError, as_failure, log_failure
 from fullsend_sender.host.locks import locks
 from fullsend_sender.host.options import SendOptions
+from fullsend_sender.host.restoring import being_restored
 from fullsend_sender.push import naming, read_only
 from fullsend_sender.push.ahead import BegunStream, Outgoing, may_begin
 from fullsend_sender.push.cleaner import Cleaner
 from fullsend_sender.push.job import PushItem, PushJob, PushPlan, PushSummary
 from fullsend_sender.push.plan import CannotSend, PlannedSend, StoredBases
 from fullsend_sender.push.prune_source import EndedPush, prune_source, release_stale_holds
-from fullsend_sender.push.targets import ChosenDatasets, choose, gone, make_plan, repairs, unfinished
+from fullsend_sender.push.targets import (
+    ChosenDatasets,
+    choose,
+    gone,
+    leave_unfinished_restores,
+    make_plan,
+    repairs,
+    unfinished,
+)
 from fullsend_sender.transfer.connections import Connections
 from fullsend_sender.transfer.link import connect
 from fullsend_sender.transfer.listing import bases_and_damaged, partials
@@ -141,6 +150,7 @@ async def _choose(job: PushJob, locked: Locks, summary: PushSummary) -> ChosenDa
     summary.chosen |= chosen.targets.keys()
     known = {name for name, _error in summary.failures}
     chosen.leave_out(known)
+    chosen.leave_to_restores(partial(being_restored, job.zfs.line(), folder=job.locks_in))
     # Before anything else, so that a second push learns of it at once.
     chosen.keep_apart(locked.take)
     _note(job, summary, [(name, error) for name, error in chosen.failures if name not in known])
@@ -172,6 +182,7 @@ async def _look(job: PushJob, chosen: ChosenDatasets, tried: set[object], *, fin
         if first:
             return PushPlan(items=first, partials=arrived), PushPlan()
         plan = make_plan(job, chosen, stored, arrived, time.time())
+        await leave_unfinished_restores(job, plan, stored)
         plan.failures += await gone(link, job, chosen, bases)
         await _tell_unchanged(link, plan)
         return PushPlan(), plan

@@ -77,6 +77,15 @@ class ChosenDatasets:
         for name in self.idle_exclusions:
             log.warning("exclude %s: nothing that is selected has this name, so it leaves nothing out", name)
 
+    def leave_to_restores(self, find: Callable[[Iterable[str]], Collection[str]]) -> None:
+        """Make a failure of each dataset to which a restore writes. `find`: returns which of these datasets it is."""
+        names = {name: [dataset.name for dataset in self.tree(name)] for name in self.targets}
+        busy = set(find([each for tree in names.values() for each in tree]))
+        for name, tree in names.items():
+            if not busy.isdisjoint(tree):
+                del self.targets[name]
+                self.failures.append((name, AlreadyRunning("`fullsend restore` writes to it just now")))
+
     def keep_apart(self, take: Callable[[str], bool]) -> None:
         """Take the lock of each dataset; a dataset whose lock is taken is a failure."""
         for name in list(self.targets):
@@ -257,3 +266,26 @@ def make_plan(
         name = ", ".join(f"{pattern}@{target.snapshot}" for pattern in target.selection.patterns)
         plan.failures.append((name, CannotSend("no selected dataset has this snapshot")))
     return plan
+
+
+async def leave_unfinished_restores(job: PushJob, plan: PushPlan, stored: StoredBases) -> None:
+    """Make a failure of each unchanged dataset that an interrupted restore has left at an older state than the stored
+    ones: it must not be reported as unchanged. A part of a later stream in it shows that. `stored`: what the receiver
+    has.
+    """
+    still = [each for each in plan.unchanged if each.still]
+    for each in still:
+        name = each.dataset.name
+        if not stored.continues(name, each.snapshot.guid):
+            continue
+        try:
+            if name not in await job.zfs.resume_tokens(name, recursive=False):
+                continue  # it was rolled back
+            discard = job.zfs.line("receive", "-A", name)
+            raise CannotSend(
+                "the receiver has later states of it, and it has a part of a stream, as an interrupted `fullsend"
+                f" restore` leaves it: run that again, or discard the part (`{discard}`) to push it as it is"
+            )
+        except FullsendError as error:
+            plan.unchanged.remove(each)
+            plan.failures.append((name, error))

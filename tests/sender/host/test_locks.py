@@ -45,6 +45,26 @@ def test_of_two_processes_one_gets_it(tmp_path: Path) -> None:
             assert took(second)
 
 
+def test_a_lock_is_shared_or_tried(tmp_path: Path) -> None:
+    with locks.locks("nas", str(tmp_path)) as locked, child(tmp_path, "5") as other:
+        assert took(other)
+        assert not locked.is_free("5")
+        assert locked.is_free("6")
+        with child(tmp_path, "6") as third:  # to have tried it takes nothing
+            assert took(third)
+            third.kill()
+            third.wait()
+        for shared in (True, False):
+            locked.wait_for("6", shared=shared)
+            with child(tmp_path, "6") as third:
+                assert not took(third)
+                third.kill()
+                third.wait()
+        other.kill()
+        other.wait()
+        assert locked.is_free("5")
+
+
 def test_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be opened"), locks.locks("nas", str(tmp_path / "file")):

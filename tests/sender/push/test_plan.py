@@ -202,6 +202,14 @@ def test_a_chain_is_followed_as_far_as_it_is_known() -> None:
     assert StoredBases([around, middle, last]).chain(last) == [last, middle, around]
 
 
+def test_whether_a_dataset_goes_on_from_a_snapshot() -> None:
+    stored = StoredBases([base(101), base(102, base_guid="101"), base(103, base_guid="102", dataset="tank/b")])
+    assert stored.continues("tank/a", "101")
+    assert not stored.continues("tank/a", "102")
+    assert stored.continues("tank/b", "102")
+    assert not stored.continues("tank/c", "101")
+
+
 def test_packages() -> None:
     tree = [dataset(), dataset(name="tank/a/b")]
     assert decide_package(tree, PLAIN).arguments("x") == ("-R", "-L", "tank/a@x")

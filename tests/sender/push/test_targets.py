@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.sender.host.test_restoring import child
 from tests.sender.zfs_host import Host
 
 from fullsend_protocol.shared.errors import UsageError
+from fullsend_sender.host.locks import AlreadyRunning
 from fullsend_sender.push.dry_run import dry_run
 from fullsend_sender.push.job import PushRequest, PushSummary, PushTarget
 from fullsend_sender.push.plan import CannotSend
@@ -213,3 +215,55 @@ async def test_what_was_begun_of_something_else_is_left_alone(host: Host, other:
     host.fake.change("tank/a")
     assert await host.push(named) == PushSummary(pushed=1)
     assert host.pushed[0].receipt.snapshot != "mon"
+
+
+@pytest.mark.slow
+async def test_what_is_being_restored_is_left_alone(host: Host) -> None:
+    """A snapshot in the middle of a restore would end it, and what is there is no state that anybody wants."""
+    for name in ("tank", "tank/a", "tank/a/b", "tank/ab"):
+        host.fake.create(name)
+    with child(host.fake.folder, "tank/a", "below", host.fake.program) as restore:
+        summary = await host.push("tank", recursive=True)
+        assert [each[0] for each in host.kinds()] == ["tank", "tank/ab"]
+        assert [(name, str(error), type(error)) for name, error in summary.failures] == [
+            (name, "`fullsend restore` writes to it just now", AlreadyRunning) for name in ("tank/a", "tank/a/b")
+        ]
+        assert host.fake.names("snapshots", "tank/a") == []
+        summary = await host.push("tank", package=True)
+        assert [(name, type(error)) for name, error in summary.failures] == [("tank", AlreadyRunning)]
+        restore.kill()
+        restore.wait()
+    assert await host.push("tank", recursive=True) == PushSummary(pushed=2, unchanged=2)
+
+
+@pytest.mark.slow
+async def test_what_an_interrupted_restore_has_left_is_not_unchanged(host: Host) -> None:
+    """`status` was content with the older state, and `restore` took it for the newest one, as after a rollback."""
+    host.fake.create("tank/a")
+    for _night in range(2):
+        host.fake.change("tank/a")
+        await host.push("tank/a")
+    (first, _last) = host.fake.names("snapshots", "tank/a")
+    host.fake.rollback(f"tank/a@{first}")
+    host.fake.alter("tank/a", kept={"token": "1-0-0-0"})
+    summary = await host.push("tank/a")
+    ((name, error),) = summary.failures
+    assert (name, type(error), host.keeper.unchanged) == ("tank/a", CannotSend, [])
+    assert str(error) == (
+        "the receiver has later states of it, and it has a part of a stream, as an interrupted `fullsend restore`"
+        f" leaves it: run that again, or discard the part (`{host.fake.program} receive -A tank/a`) to push it as it is"
+    )
+    plan, _lines = await dry_run(host.job("tank/a"))
+    assert [name for name, _error in plan.failures] == ["tank/a"]
+    host.fake.fail("receive_resume_token")
+    ((_name, error),) = (await host.push("tank/a")).failures
+    assert "it is broken" in str(error)
+    host.fake.mend()
+    # As after a rollback, it is what its user wants.
+    host.fake.edit(lambda state: state["datasets"]["tank/a"].pop("kept"))
+    assert await host.push("tank/a") == PushSummary(unchanged=1)
+    # So is the newest state, into which a replication has begun to write the next one.
+    host.fake.change("tank/a")
+    await host.push("tank/a")
+    host.fake.alter("tank/a", kept={"token": "1-0-0-0"})
+    assert await host.push("tank/a") == PushSummary(unchanged=1)
