@@ -337,10 +337,11 @@ def test_a_tree(hosts: Hosts) -> None:
 def test_a_tree_as_of_a_snapshot_says_what_it_lacks(hosts: Hosts) -> None:
     for name in ("tank", "tank/late"):
         hosts.here.create(name)
-    (first,) = hosts.push("tank")
-    hosts.push("tank/late")
-    note = f"has nothing stored that was received before @{first['snapshot']}, and is left out: it is younger, or what"
-    done = hosts.run("-r", "--json", f"tank@{first['snapshot']}", "--into", "pool/first")
+    for name in ("tank@mon", "tank/late@tue"):
+        hosts.here.snapshot(name)
+        hosts.push(name)
+    note = "has nothing stored that was received before @mon, and is left out: it is younger, or what"
+    done = hosts.run("-r", "--json", "tank@mon", "--into", "pool/first")
     top, late = programs.rows(programs.good(done))
     assert (top["dataset"], top["note"]) == ("tank", None)
     assert late == {"dataset": "tank/late", "target": None, "streams": 0, "note": late["note"]}
