@@ -129,7 +129,7 @@ def plan_copy(
         elif not (everything or about.path in again or newest.get(about.dataset, _Newest()).is_before(about)):
             older += 1
         elif here.restorable(stored):
-            wanted |= _with_bases(here, have, stored, wanted) - twins.keys()
+            wanted |= _with_bases(here, there, have, stored, wanted) - twins.keys()
         else:
             left_out[about.path] = f"cannot be restored: {here.obstacle(stored)}"
     due = _bases_first(here, wanted)
@@ -161,10 +161,12 @@ def _bases_first(here: Catalogue, wanted: set[str]) -> list[StoredStream]:
 
 
 def _bases(here: Catalogue, there: Catalogue, stored: StoredStream) -> list[PurePosixPath]:
-    about = stored.summary
-    copied = there.select(about.sender, about.dataset)
-    found = [each.file for each in copied if each.summary.guid == about.base_guid and there.restorable(each)]
-    return found + [each.file for each in here.bases(stored)]
+    return [each.file for each in _bases_there(there, stored) + here.bases(stored)]
+
+
+def _bases_there(there: Catalogue, stored: StoredStream) -> list[StoredStream]:
+    """Return what a stream of the source can be received on, of what the target can restore: of any dataset."""
+    return [each for each in there.bases(stored) if there.restorable(each)]
 
 
 class _Newest:
@@ -198,16 +200,17 @@ def _is_same(about: Summary, twin: Summary) -> bool:
     return about.sha256 == twin.sha256
 
 
-def _with_bases(here: Catalogue, have: set[tuple[str, str, str]], stored: StoredStream, wanted: set[str]) -> set[str]:
+def _with_bases(
+    here: Catalogue, there: Catalogue, have: set[tuple[str, str, str]], stored: StoredStream, wanted: set[str]
+) -> set[str]:
     """Return the file of a stream, and those of its bases that the target cannot restore. `have`: what it can."""
     found: set[str] = set()
-    guids = {(dataset, guid) for dataset, guid, _flags in have}
     for each in reversed(here.chain(stored)):
         about = each.summary
         if about.path in wanted or _snapshot(about) in have:
             break
         found.add(about.path)
-        if about.base_guid is not None and (about.dataset, about.base_guid) in guids:
+        if _bases_there(there, each):
             break
     return found
 

@@ -328,6 +328,23 @@ def test_base_that_is_missing_there_is_due_too(store: LocalStore, target: Any) -
     assert due(store, target) == [str(first), str(second), str(third)]
 
 
+def test_base_may_be_there_under_another_name_and_in_another_form(store: LocalStore, tmp_path: Path) -> None:
+    """A clone: its origin was merged here, and was copied before that."""
+    target = make_store(tmp_path, "target")
+    plant(store, "old", 2, dataset="tank/orig")
+    new = plant(store, "new", 3, 2, dataset="tank/clone")
+    plant(target, "older", 1, dataset="tank/orig")
+    there = plant(target, "old", 2, 1, dataset="tank/orig")
+    plan = plan_copy(store, target, SENDER, everything=False)
+    assert [each.file for each in plan.due] == [new]
+    assert plan.bases[str(new)][0] == there
+    plant(target, "old", 2, dataset="tank/orig", flags="L")  # it cannot follow that
+    assert plan_copy(store, target, SENDER, everything=False).bases[str(new)][0] == there
+    target.remove(lambda: [there])
+    plan = plan_copy(store, target, SENDER, everything=False)
+    assert [each.summary.snapshot for each in plan.due] == ["old", "new"]
+
+
 def test_stream_that_cannot_be_restored_is_named(store: LocalStore, target: Any) -> None:
     plant(store, "s1", 1)
     orphan = plant(store, "s3", 3, 2)
