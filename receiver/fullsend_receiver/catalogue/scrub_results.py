@@ -139,6 +139,15 @@ class ScrubLog:
         row = self._row(own, file, received)
         return row is not None and bool(_damage(row))
 
+    def unreadable(self, file: str, received: str) -> Scrubbed | None:
+        """Return what `get` does if the last check could not read the file; None: it could. Decompresses no row of a
+        file that could be read. Raises: OSError.
+        """
+        if not (self._of(file).is_unreadable(file) or self._common.is_unreadable(file)):
+            return None
+        found = self.get(file, received)
+        return None if found is None or found.unreadable is None else found
+
     def add(self, result: Scrubbed, *, asked: bool = False) -> Scrubbed | None:
         """Record the result of a check. Blocks on the disk. `asked`: a person has asked for the check.
 
@@ -246,6 +255,7 @@ class _LogFile:
         self._last = Folded()  # as they were written, with keys that this version does not know
         # By file with damage: when it was received, empty if the row does not show that.
         self._damaged: dict[str, tuple[Any, ...]] = {}
+        self._unreadable: set[str] = set()  # the files that their last check could not read
         self._foreign: list[bytes] = []  # lines whose file this version cannot read
         self._known = 0  # bytes of the file that were read, up to the end of a line; and their CRC
         self._crc = 0
@@ -266,6 +276,10 @@ class _LogFile:
     def is_damaged(self, file: str, received: str) -> bool:
         """Whether the row of a file that was received then has damage."""
         return self._damaged.get(file) in ((), (received,))
+
+    def is_unreadable(self, file: str) -> bool:
+        """Whether the row of a file says that the last check could not read it."""
+        return file in self._unreadable
 
     def append(self, rows: list[_Row], *, durable: bool) -> None:
         """Add rows. The caller has called `read`, and has held the store's lock since."""
@@ -307,8 +321,9 @@ class _LogFile:
         file.seek(0)
         self._read_on(fresh, file)
         # In one step: otherwise another thread might see no damage meanwhile.
-        self.lines, self._last, self._damaged, self._foreign, self.has_whole, self._known, self._crc = (
-            *(fresh.lines, fresh._last, fresh._damaged, fresh._foreign),
+        self._damaged, self._unreadable = fresh._damaged, fresh._unreadable
+        self.lines, self._last, self._foreign, self.has_whole, self._known, self._crc = (
+            *(fresh.lines, fresh._last, fresh._foreign),
             *(fresh.has_whole, fresh._known, fresh._crc),
         )
 
@@ -335,8 +350,8 @@ class _LogFile:
         log._take(rows)
 
     def _take(self, rows: Iterable[tuple[str, _Row]]) -> None:
-        """Add rows, each with its file, to the last ones and to the damaged files."""
-        damaged = self._damaged
+        """Add rows, each with its file, to the last ones, and to the damaged and the unreadable files."""
+        damaged, unreadable = self._damaged, self._unreadable
 
         def merge(before: _Row | None, row: _Row) -> _Row:
             merged = _merge(before, row)
@@ -345,6 +360,10 @@ class _LogFile:
             else:
                 self.has_whole = True
                 damaged.pop(row["file"], None)
+            if _text(merged, "unreadable") is None:
+                unreadable.discard(row["file"])
+            else:
+                unreadable.add(row["file"])
             return merged
 
         self._last.add(rows, merge)

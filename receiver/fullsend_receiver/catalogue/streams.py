@@ -271,6 +271,12 @@ class Catalogue:
         """Return what checks of a stream have shown; None: there was none."""
         return self._scrub(stored.summary)
 
+    def unreadable(self, stored: StoredStream) -> Scrubbed | None:
+        """Return what checks of a whole stream have shown, if the last one could not read it; None: it could."""
+        about = stored.summary
+        found = self.scrubbed.unreadable(about.path, about.received)
+        return found if found is not None and self._whole(about) else None
+
     def _was_read(self, stored: StoredStream) -> bool:
         scrub = self._scrub(stored.summary)
         return scrub is not None and bool(scrub.at)

@@ -1,8 +1,8 @@
 """One run that copies from a store into another: what it copies, what it leaves behind, and what is noted of it.
 
 A run is complete if all that was stored when it began is in the other store. So it counts from its begin, not from its
-end. A stream that it could not copy, or a folder that cannot be read in either store, makes it incomplete; what is
-older than the newest copy does not: the other store may have pruned that.
+end. A stream that it could not copy, or that was merged before its turn, makes it incomplete. So does a folder that
+cannot be read in either store. What is older than the newest copy does not: the other store may have pruned that.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_protocol.shared.units import format_size, format_time, plural, printable
 from fullsend_receiver.access.copy_settings import CopyScope
 from fullsend_receiver.catalogue.rows import Summary
+from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.events.emit import emit
 from fullsend_receiver.events.records import CopyFailed, CopyFinished
 from fullsend_receiver.maintenance.copy_claim import host_of
@@ -43,6 +44,8 @@ log: Final = logging.getLogger("fullsendd")
 
 #: Why a run ended that was told to.
 INTERRUPTED: Final = "interrupted: the next `copy` resumes it"
+#: Why a stream is left behind that was gone at its turn, while its snapshot is stored.
+_MERGED: Final = "was merged, or stored anew, before its turn: the next `copy` takes its snapshot"
 
 
 class CopyBegun(NamedTuple):
@@ -243,12 +246,14 @@ class CopyRun:
             change_left(documents, self._store_id, remove=settled)
 
     def _copy(self, copier: Copier) -> Iterator[CopyEvent]:
+        gone: list[Summary] = []
         for plan in self.plans:
             for stored in plan.due:
                 about = stored.summary
                 yield CopyBegun(about)
                 try:
                     is_new = copier.copy(stored, plan.bases.get(about.path, ()), plan.replaces.get(about.path))
+                    is_gone = not is_new and not self._source.has(stored.file)
                 except CopyAbandoned:
                     self._totals.why = self._why
                     yield self._leave(about.path, self._why)
@@ -263,13 +268,34 @@ class CopyRun:
                     if is_new:
                         self._totals.streams += 1
                         self._totals.stored_bytes += about.stored_bytes
-                    yield CopyDone(about, is_new)
-        if self._totals.left:
-            try:
+                    if is_gone:
+                        gone.append(about)
+                    else:
+                        yield CopyDone(about, is_new)
+        try:
+            yield from self._settle(gone)
+            if self._totals.left:
                 self._source.check_mounted()
                 self._target.check_mounted()
-            except StoreError as error:
-                self._totals.why = str(error)
+        except StoreError as error:
+            self._totals.why = str(error)
+
+    def _settle(self, gone: list[Summary]) -> Iterator[CopyEvent]:
+        """Yield what has become of streams that the source had no more at their turn: a prune has dropped them, or a
+        merge has stored their snapshots in another form. Blocks. Raises: StoreError, OSError.
+        """
+        stored = {name: read_catalogue(self._source, name, thorough=True) for name in {each.sender for each in gone}}
+        if gone:
+            self._source.check_mounted()  # an empty mount point has no stream, and shows no error
+        for about in gone:
+            now, folder = stored[about.sender], str(PurePosixPath(about.path).parent)
+            problem = next((each for each in now.problems if each.hides(folder)), None)
+            if now.has(about.dataset, about.guid):
+                yield self._leave(about.path, _MERGED)
+            elif problem is not None:
+                yield self._leave(about.path, f"is gone, and what is stored of its dataset cannot be read: {problem}")
+            else:
+                yield CopyDone(about, is_new=False)
 
     def _leave(self, file: str, why: str) -> LeftBehind:
         self._totals.left[file] = why

@@ -29,7 +29,7 @@ from fullsend_receiver.catalogue.streams import Catalogue, StoredStream, read_ca
 from fullsend_receiver.maintenance.pace import Pace
 from fullsend_receiver.store.api import Replaced, Store, Upload
 from fullsend_receiver.store.journal import Standing
-from fullsend_receiver.store.names import dataset_folder
+from fullsend_receiver.store.names import dataset_folder, guid_in_name
 from fullsend_receiver.store.opened import Offer, Opened, copy_key
 from fullsend_receiver.store.pending import ChunkEnd, PendingChunks
 from fullsend_receiver.store.playback import DamagedChunk, checked_chunks_of, describe
@@ -90,7 +90,8 @@ def plan_copy(
     Due is each snapshot that has come to the source since the newest one that the target can restore of its dataset,
     by `sequence` or by `received`, with the bases that the target cannot restore. What the target has pruned is older
     by both, and what the source has merged is there in another form: neither is copied, except with `everything`.
-    `again`: files that are due however old they are, because an earlier run has left them behind.
+    However old they are, these are due, too: the snapshots of streams that the target has, and cannot restore; and
+    `again`: files that an earlier run has left behind, or what the source has merged them into since.
 
     What cannot be read in a folder of either store is left out, too: nobody knows which streams it hides.
 
@@ -102,6 +103,7 @@ def plan_copy(
     for stored in restorable:
         newest.setdefault(stored.summary.dataset, _Newest()).count(stored.summary)
     have = {_snapshot(each.summary) for each in restorable}
+    missed = _missed(here, there, again)
     twins = {each.summary.path: each for each in there.streams}
     wanted: set[str] = set()
     problems = _problems(here, sender, dataset)
@@ -126,10 +128,15 @@ def plan_copy(
                 wanted.add(about.path)
         elif not everything and _snapshot(about) in have:
             pass  # in another form
-        elif not (everything or about.path in again or newest.get(about.dataset, _Newest()).is_before(about)):
+        elif not (
+            everything
+            or about.path in again
+            or _place(stored.file, about.guid) in missed
+            or newest.get(about.dataset, _Newest()).is_before(about)
+        ):
             older += 1
         elif here.restorable(stored):
-            wanted |= _with_bases(here, have, stored, wanted) - twins.keys()
+            wanted |= _with_bases(here, there, have, stored, wanted) - twins.keys()
         else:
             left_out[about.path] = f"cannot be restored: {here.obstacle(stored)}"
     due = _bases_first(here, wanted)
@@ -161,10 +168,28 @@ def _bases_first(here: Catalogue, wanted: set[str]) -> list[StoredStream]:
 
 
 def _bases(here: Catalogue, there: Catalogue, stored: StoredStream) -> list[PurePosixPath]:
-    about = stored.summary
-    copied = there.select(about.sender, about.dataset)
-    found = [each.file for each in copied if each.summary.guid == about.base_guid and there.restorable(each)]
-    return found + [each.file for each in here.bases(stored)]
+    return [each.file for each in _bases_there(there, stored) + here.bases(stored)]
+
+
+def _bases_there(there: Catalogue, stored: StoredStream) -> list[StoredStream]:
+    """Return what a stream of the source can be received on, of what the target can restore: of any dataset."""
+    return [each for each in there.bases(stored) if there.restorable(each)]
+
+
+def _missed(here: Catalogue, there: Catalogue, again: Collection[str]) -> set[tuple[PurePosixPath, str]]:
+    """Return the snapshots that the target should have, and cannot restore: of its own streams; and of those in `again`
+    that the source does not have under that name any more.
+    """
+    known = {each.summary.path for each in here.streams}
+    left = (PurePosixPath(path) for path in again if path not in known)
+    missed = {_place(file, guid) for file in left if (guid := guid_in_name(file.name)) is not None}
+    missed.update(_place(each.file, each.summary.guid) for each in there.streams)
+    return missed - {_place(each.file, each.summary.guid) for each in there.streams if there.restorable(each)}
+
+
+def _place(file: PurePosixPath, guid: str) -> tuple[PurePosixPath, str]:
+    """Return what the forms of one snapshot have in common: their folder, and its GUID."""
+    return file.parent, guid
 
 
 class _Newest:
@@ -198,16 +223,17 @@ def _is_same(about: Summary, twin: Summary) -> bool:
     return about.sha256 == twin.sha256
 
 
-def _with_bases(here: Catalogue, have: set[tuple[str, str, str]], stored: StoredStream, wanted: set[str]) -> set[str]:
+def _with_bases(
+    here: Catalogue, there: Catalogue, have: set[tuple[str, str, str]], stored: StoredStream, wanted: set[str]
+) -> set[str]:
     """Return the file of a stream, and those of its bases that the target cannot restore. `have`: what it can."""
     found: set[str] = set()
-    guids = {(dataset, guid) for dataset, guid, _flags in have}
     for each in reversed(here.chain(stored)):
         about = each.summary
         if about.path in wanted or _snapshot(about) in have:
             break
         found.add(about.path)
-        if about.base_guid is not None and (about.dataset, about.base_guid) in guids:
+        if _bases_there(there, each):
             break
     return found
 

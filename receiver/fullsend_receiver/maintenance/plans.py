@@ -155,7 +155,7 @@ class SenderPlans:
                 if _concerns(problem, folders[name]):
                     stopped[name] = f"not all of it can be read: {problem}"
                     break
-        return stopped
+        return _unread(part) | stopped
 
     def suspects(self, part: Catalogue, stopped: dict[str, str]) -> dict[str, str]:
         """Return the datasets that a person must look at first, each with the reason."""
@@ -261,6 +261,26 @@ class SenderPlans:
             return self._catalogues.store.manifest(stored.file).merged
         except ManifestError:
             return []
+
+
+def _unread(part: Catalogue) -> dict[str, str]:
+    """Return the datasets with a stream that the last check could not read, or with one that builds on it, each with
+    the reason. Such a stream counts as whole, so what is older may seem to be needed no more.
+    """
+    found: dict[str, str] = {}
+    seen: set[str] = set()
+    for stored in part.streams:
+        about = stored.summary
+        check = None if about.path in seen else part.unreadable(stored)
+        if check is not None:
+            why = (
+                f"{about.path} could not be read at {check.tried}: {check.unreadable}: look at its disk, then"
+                f" `fullsendd verify {about.sender}/{about.dataset}`"
+            )
+            for each in (stored, *part.dependents(stored)):
+                seen.add(each.summary.path)
+                found.setdefault(each.summary.dataset, why)
+    return found
 
 
 def _version(about: Summary) -> tuple[str, str]:

@@ -299,6 +299,7 @@ def _scrub(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
     survey, disk = facts.survey, f" (disk {facts.disk})" if facts.disk else ""
     for file, why in survey.named_unreadable:
         text = f"{file}: could not be checked: {why}{disk}; it is tried again later"
+        text += ", and until then nothing of its dataset is dropped"
         yield _critical("unread", text, file.partition("/")[0], count=1)
     named = Counter(file.partition("/")[0] for file, _why in survey.named_unreadable)
     for sender, count in sorted((survey.unreadable_of - named).items()):

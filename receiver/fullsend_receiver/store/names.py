@@ -25,6 +25,10 @@ _HASH_DIGITS: Final = 16
 _BASE: Final = re.compile(
     r"\.[0-9a-f]{16}\.(?:package\.)?from\.([0-9a-f]{16})(?:\.[A-Za-z0-9]+)?\.zfs\.zst(?:\.json)?$"
 )
+#: The part before it is as long as possible: a snapshot may be called as a file is.
+_GUID: Final = re.compile(
+    r".*\.([0-9a-f]{16})\.(?:full|package|(?:package\.)?from\.[0-9a-f]{16})(?:\.[A-Za-z0-9]+)?\.zfs\.zst"
+)
 
 
 def encode_component(name: str) -> str:
@@ -59,6 +63,15 @@ def stream_file(sender: str, facts: Facts) -> PurePosixPath:
     flags = f".{facts.flags}" if facts.flags else ""
     name = f"@{encode_component(facts.snapshot)}.{facts.guid:016x}.{kind}{flags}{STREAM_SUFFIX}"
     return dataset_folder(sender, facts.dataset) / name
+
+
+def guid_in_name(name: str) -> str | None:
+    """Return the GUID (decimal) of the snapshot in the name of a stream's file; None: it is not such a name.
+
+    The manifest says which snapshot a stream has. This is for a file that is not there any more.
+    """
+    found = _GUID.fullmatch(name)
+    return None if found is None else str(int(found[1], 16))
 
 
 def base_in_name(name: str) -> str | None:

@@ -164,6 +164,24 @@ def test_a_read_error_changes_nothing_that_is_known(store: LocalStore) -> None:
     assert (_get(log, "c").unreadable, _get(log, "c").tries) == (None, 0)
 
 
+def test_what_the_last_check_could_not_read_is_told_until_one_can(store: LocalStore) -> None:
+    log, other = ScrubLog(store), ScrubLog(store)
+    log.add(_result("a"))
+    log.add(_unreadable("a", at=LATER))
+    log.add(_result("c"))
+    other.read("alpha")
+    for each in (log, other, ScrubLog(store)):
+        found = each.unreadable("alpha/a", NOW)
+        assert found == _get(each, "a")
+        assert (found.at, found.unreadable, found.tried) == (NOW, "Input/output error", LATER)
+        assert each.unreadable("alpha/a", LATER) is None  # pushed again
+        assert each.unreadable("alpha/b", NOW) is each.unreadable("alpha/c", NOW) is None
+    log.add(_result("a", at=LATER))
+    other.read("alpha")
+    for each in (log, other, ScrubLog(store)):
+        assert each.unreadable("alpha/a", NOW) is None
+
+
 def test_that_a_person_has_asked_is_known_as_long_as_the_damage(store: LocalStore) -> None:
     log = ScrubLog(store)
     log.add(_result("a", "chunk 0"))

@@ -648,6 +648,19 @@ def test_entry_says_when_the_stream_was_found_whole(store: LocalStore) -> None:
     assert entry.sha256 == "22" * 32, "what `verify` computed where the manifest has none"
 
 
+def test_only_what_is_there_and_not_damaged_counts_as_unreadable(store: LocalStore) -> None:
+    files = [plant(store, f"s{number}", number) for number in range(1, 5)]
+    log = read_catalogue(store).scrubbed
+    at = "2026-12-01T00:00:00Z"
+    found_damaged(store, files[2])
+    for file in files[:3]:
+        log.add(Scrubbed(str(file), read_manifest(store, file).received, at, (), None, unreadable="EIO"))
+    (store.root / files[1]).unlink()
+    catalogue = read_catalogue(store)
+    found = [catalogue.unreadable(named(catalogue, f"s{number}")) for number in range(1, 5)]
+    assert [each and (each.unreadable, each.tried) for each in found] == [("EIO", at), None, None, None]
+
+
 def test_entry_says_what_was_found_damaged(store: LocalStore) -> None:
     file = plant(store, "s1", 1)
     found_damaged(store, file)

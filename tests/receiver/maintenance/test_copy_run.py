@@ -6,23 +6,39 @@ import contextlib
 import errno
 import logging
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests import streams
+from tests.chains import named as chain_named
 from tests.receiver.buckets import MemoryBucket, store_in
-from tests.receiver.helpers import SENDER, long_stream, make_store, manifest_path, plant, store_stream
+from tests.receiver.helpers import (
+    SENDER,
+    long_stream,
+    make_store,
+    manifest_path,
+    plant,
+    read_manifest,
+    small_stream,
+    store_stream,
+)
 
 from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_protocol.shared.units import format_time, parse_time
 from fullsend_receiver.access.copy_settings import CopyScope
+from fullsend_receiver.access.policies import Policy
+from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.events.emit import event_of
 from fullsend_receiver.events.records import CopyFailed, CopyFinished
 from fullsend_receiver.maintenance import copy_run, copying
 from fullsend_receiver.maintenance.copy_records import CopyRecord, change_record, read_left, read_record
 from fullsend_receiver.maintenance.copy_run import CopyBegun, CopyDone, CopyEvent, CopyRun, CopyTotals, noted
 from fullsend_receiver.maintenance.copying import Copier, CopyAbandoned, CopyRefused
+from fullsend_receiver.maintenance.merging import Merged, Merger
+from fullsend_receiver.maintenance.plans import MergeRules, PruneRules
 from fullsend_receiver.store.errors import StoreMissing, StoreUnreadable
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.marker import read_id
@@ -137,6 +153,93 @@ def test_stream_that_failed_is_copied_later_however_old_it_is(
     assert copy(store, target).is_complete
     assert target.has(files[0])
     assert read_left(store.documents, ID) == frozenset()
+
+
+def chain_and_two_fulls(store: LocalStore) -> list[PurePosixPath]:
+    """Store a stream of a dataset that is copied first; and a full with two increments, and two later fulls. Returns:
+    the files of the chain.
+    """
+    store_stream(store, SENDER, small_stream("a/a", 1))
+    files = [store_stream(store, SENDER, raw) for _name, raw in chain_named("t1-plain").run(None, 2)]
+    for number in (1, 2):
+        store_stream(store, SENDER, small_stream(read_manifest(store, files[0]).dataset, number, offset=100))
+    return files
+
+
+def merge_increments(store: LocalStore) -> None:
+    """Merge as a night does: of the chain the last snapshot stays; its full is large, and stays as it is."""
+    for path in store.reading.glob("*"):  # the last copy was hours ago
+        os.utime(path, (0, 0))
+    policy = Policy(last=3, minimum_count=0, minimum_age=0)
+    rules = PruneRules(lambda *_: policy, merging=MergeRules(rebase_after=1e9, rate=0, warn_at=1.0))
+    events = list(Merger(Catalogues(store), rules, time.time()).merge(SENDER))
+    assert [type(event) for event in events] == [Merged]
+
+
+def restorable(store: Any) -> set[str]:
+    catalogue = read_catalogue(store)
+    return {each.summary.guid for each in catalogue.streams if catalogue.restorable(each)}
+
+
+def test_what_the_source_merges_before_its_turn_is_the_next_run_s(store: LocalStore, target: Any) -> None:
+    """Later streams of its dataset are copied by then: it is older than these, and must not count as pruned there."""
+    _full, middle, last = chain_and_two_fulls(store)
+    guid = read_manifest(store, last).guid
+
+    def merge(_run: CopyRun, event: CopyEvent) -> None:
+        if isinstance(event, CopyBegun) and event.about.dataset == "a/a":
+            merge_increments(store)
+
+    totals = copy(store, target, each=merge)
+    assert (totals.streams, list(totals.left)) == (4, [str(last)])
+    assert totals.left[str(last)].startswith("was merged, or stored anew, before its turn: ")
+    assert guid not in restorable(target)
+    assert read_left(store.documents, ID) == {str(last)}
+    totals = copy(store, target)
+    assert (totals.streams, totals.is_complete, totals.older) == (1, True, 0)
+    assert guid in restorable(target)
+    assert read_left(store.documents, ID) == frozenset()
+    assert not target.has(middle)
+
+
+def test_what_was_left_behind_and_merged_since_is_copied_in_its_new_form(
+    store: LocalStore, target: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = chain_and_two_fulls(store)[-1]
+    guid = read_manifest(store, last).guid
+    with monkeypatch.context() as patched:
+        failing(patched, last, CopyRefused("no room"))
+        assert not copy(store, target).is_complete
+    merge_increments(store)
+    assert guid not in restorable(target)
+    assert copy(store, target).is_complete
+    assert guid in restorable(target)
+    assert read_left(store.documents, ID) == frozenset()
+
+
+def test_what_the_source_drops_before_its_turn_is_not_missed(store: LocalStore, target: Any) -> None:
+    files = [store_stream(store, SENDER, full(number)) for number in (1, 2)]
+
+    def drop(_run: CopyRun, event: CopyEvent) -> None:
+        if isinstance(event, CopyBegun) and event.about.path == str(files[0]):
+            store.remove(lambda: [files[1]])
+
+    assert copy(store, target, each=drop).is_complete
+    assert read_left(store.documents, ID) == frozenset()
+
+
+def test_what_is_gone_from_a_folder_that_cannot_be_read_is_left_behind(store: LocalStore, target: Any) -> None:
+    files = [store_stream(store, SENDER, full(number)) for number in (1, 2, 3)]
+
+    def drop(_run: CopyRun, event: CopyEvent) -> None:
+        if isinstance(event, CopyDone) and event.about.path == str(files[1]):
+            store.remove(lambda: [files[2]])
+            manifest_path(store, files[0]).write_bytes(b"{")
+
+    totals = copy(store, target, each=drop)
+    assert list(totals.left) == [str(files[2])]
+    assert totals.left[str(files[2])].startswith("is gone, and what is stored of its dataset cannot be read: ")
+    assert read_left(store.documents, ID) == {str(files[2])}
 
 
 def _unreadable(patch: pytest.MonkeyPatch, path: Path) -> None:

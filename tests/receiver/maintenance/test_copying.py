@@ -328,6 +328,58 @@ def test_base_that_is_missing_there_is_due_too(store: LocalStore, target: Any) -
     assert due(store, target) == [str(first), str(second), str(third)]
 
 
+def test_what_was_left_behind_is_due_in_the_form_that_it_has_by_now(store: LocalStore, tmp_path: Path) -> None:
+    target = make_store(tmp_path, "target")
+    for one in (store, target):
+        plant(one, "s1", 1, sequence=1)
+        plant(one, "s9", 9, sequence=9, received="2026-11-25T00:00:00Z")
+    now = plant(store, "s3", 3, 1, sequence=3)  # of s2 and s3
+
+    def plan(*again: int) -> tuple[list[str], int]:
+        """Plan with these as left behind: increments that the source has no more."""
+        names = [f"{SENDER}/tank/data/@s{each}.{each:016x}.from.{each - 1:016x}.zfs.zst" for each in again]
+        found = plan_copy(store, target, SENDER, everything=False, again=names)
+        return [each.summary.path for each in found.due], found.older
+
+    assert plan(2, 3) == ([str(now)], 0)
+    assert plan(2) == plan() == ([], 1)
+    plant(target, "s3", 3, flags="L", sequence=3)
+    assert plan(2, 3) == ([], 1)
+
+
+def test_what_is_damaged_there_is_due_in_another_form_however_old_it_is(store: LocalStore, tmp_path: Path) -> None:
+    target = make_store(tmp_path, "target")
+    plant(target, "s1", 1, sequence=1)
+    damaged = plant(target, "s2", 2, 1, sequence=2)
+    plant(target, "s3", 3, 2, sequence=3)
+    merged = plant(store, "s3", 3, sequence=3)
+    for one in (store, target):
+        plant(one, "s9", 9, sequence=9, received="2026-11-25T00:00:00Z")
+    assert due(store, target) == []
+    received = target.manifest(damaged).received
+    ScrubLog(target).add(Scrubbed(str(damaged), received, received, ("chunk 0",), None))
+    assert due(store, target) == [str(merged)]
+    plant(target, "s3", 3, sequence=3)
+    assert due(store, target) == []
+
+
+def test_base_may_be_there_under_another_name_and_in_another_form(store: LocalStore, tmp_path: Path) -> None:
+    """A clone: its origin was merged here, and was copied before that."""
+    target = make_store(tmp_path, "target")
+    plant(store, "old", 2, dataset="tank/orig")
+    new = plant(store, "new", 3, 2, dataset="tank/clone")
+    plant(target, "older", 1, dataset="tank/orig")
+    there = plant(target, "old", 2, 1, dataset="tank/orig")
+    plan = plan_copy(store, target, SENDER, everything=False)
+    assert [each.file for each in plan.due] == [new]
+    assert plan.bases[str(new)][0] == there
+    plant(target, "old", 2, dataset="tank/orig", flags="L")  # it cannot follow that
+    assert plan_copy(store, target, SENDER, everything=False).bases[str(new)][0] == there
+    target.remove(lambda: [there])
+    plan = plan_copy(store, target, SENDER, everything=False)
+    assert [each.summary.snapshot for each in plan.due] == ["old", "new"]
+
+
 def test_stream_that_cannot_be_restored_is_named(store: LocalStore, target: Any) -> None:
     plant(store, "s1", 1)
     orphan = plant(store, "s3", 3, 2)

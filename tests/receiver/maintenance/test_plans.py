@@ -5,10 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.receiver.helpers import SENDER, commit_stream, ingest_stream, manifest_path, plant, small_stream
+from tests.receiver.helpers import (
+    SENDER,
+    commit_stream,
+    ingest_stream,
+    manifest_path,
+    plant,
+    read_manifest,
+    small_stream,
+)
 
 from fullsend_receiver.access.config import ReceiverSettings
 from fullsend_receiver.access.policies import Policy, Retention
+from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.maintenance import plans as plans_module
 from fullsend_receiver.maintenance.leases import arriving_leases
@@ -19,7 +28,7 @@ from fullsend_receiver.store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+    from pathlib import Path, PurePosixPath
 
 NOW = 1_800_000_000.0
 
@@ -75,6 +84,32 @@ def test_what_was_not_asked_for_and_what_cannot_be_read_is_stopped(store: LocalS
     stopped = every.stopped(every.current().holdings, part, {"tank/data", "tank/renamed"})
     assert list(stopped) == ["tank/data"]
     assert stopped["tank/data"].startswith("not all of it can be read: ")
+
+
+def not_read(store: LocalStore, file: PurePosixPath) -> None:
+    ScrubLog(store).add(
+        Scrubbed(str(file), read_manifest(store, file).received, "2026-11-25T00:00:00Z", (), None, unreadable="EIO")
+    )
+
+
+def test_what_builds_on_a_stream_that_could_not_be_read_is_stopped_and_its_bases_are_not(store: LocalStore) -> None:
+    plant(store, "a", 1)
+    middle = plant(store, "b", 2, 1, dataset="tank/renamed")
+    plant(store, "c", 3, 2, dataset="tank/again")
+    last = plant(store, "d", 4, 3, dataset="tank/again")
+    names = {"tank/data", "tank/renamed", "tank/again"}
+    for file in (last, middle):
+        not_read(store, file)
+    every = plans(store)
+    now = every.current()
+    why = f"{middle} could not be read at 2026-11-25T00:00:00Z: EIO: look at its disk, then"
+    stopped = every.stopped(now.holdings, now.holdings.around(datasets=names), names)
+    assert stopped.keys() == {"tank/renamed", "tank/again"}
+    assert stopped["tank/renamed"] == f"{why} `fullsendd verify alpha/tank/renamed`"
+    asked = plans(store, "tank/renamed")
+    stopped = asked.stopped(now.holdings, now.holdings.around(datasets=names), names)
+    assert stopped.pop("tank/renamed").startswith(why)
+    assert stopped == {"tank/data": NOT_ASKED, "tank/again": NOT_ASKED}
 
 
 def test_what_the_last_prune_left_alone_is_in_trouble(store: LocalStore) -> None:

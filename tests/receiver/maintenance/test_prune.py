@@ -19,19 +19,22 @@ from tests.receiver.helpers import (
     manifest_path,
     plant,
     push_of,
+    read_manifest,
     remove,
     small_stream,
     store_stream,
 )
 
+from fullsend_protocol.format.manifest import MergedInput
 from fullsend_protocol.format.names import HASH_SUFFIX
 from fullsend_protocol.shared.units import format_time, parse_time
 from fullsend_receiver.access.policies import Policy
 from fullsend_receiver.catalogue.pins import pin
 from fullsend_receiver.catalogue.rows import Summary
+from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance import prune as pruning
-from fullsend_receiver.maintenance.plans import PruneRules
+from fullsend_receiver.maintenance.plans import MergeRules, PruneRules
 from fullsend_receiver.maintenance.prune import ChainHeld, Judged, NothingGoes, Pruner, beyond, newest_reception
 from fullsend_receiver.maintenance.prune_records import DatasetRecord, read_history, read_record
 from fullsend_receiver.maintenance.retention import Action, Decision
@@ -464,6 +467,66 @@ def test_link_and_folder_that_cannot_be_read_stop_their_sender(
     )
     (store.root / SENDER / "elsewhere").symlink_to(store.root / SENDER / "tank")
     assert "is a symbolic link" in stopped(prune(store))["tank/data"]
+
+
+def not_read(store: LocalStore, file: PurePosixPath) -> None:
+    """Have a check note that it could not read a stream: its disk gives no bytes of it."""
+    at, received = format_time(NOW - DAY), read_manifest(store, file).received
+    ScrubLog(store).add(Scrubbed(str(file), received, at, (), None, unreadable="chunk 3 cannot be read"))
+
+
+def found_whole(store: LocalStore, file: PurePosixPath) -> None:
+    ScrubLog(store).add(Scrubbed(str(file), read_manifest(store, file).received, format_time(NOW), (), None))
+
+
+def test_stream_that_a_check_could_not_read_stops_its_dataset(store: LocalStore) -> None:
+    """It counts as whole. If its disk never reads it again, only the chain before it can be restored."""
+    old, new = chain(store, 12, 6), chain(store, 5)
+    other = fulls(store, 6, dataset="tank/other")
+    not_read(store, new[0])
+    events = prune(store)
+    assert dropped(events) == list(map(str, other[:4]))
+    assert stopped(events) == {
+        "tank/data": f"{new[0]} could not be read at 2026-11-26T03:30:00Z: chunk 3 cannot be read: look at its disk,"
+        " then `fullsendd verify alpha/tank/data`"
+    }
+    found_whole(store, new[0])
+    assert dropped(prune(store)) == list(map(str, old))
+
+
+def test_stream_that_could_not_be_read_and_is_missing_now_counts_as_damaged(store: LocalStore) -> None:
+    """So a person who removes it ends what it has stopped."""
+    files = fulls(store, 6)
+    not_read(store, files[0])
+    assert dropped(prune(store)) == []
+    (store.root / files[0]).unlink()
+    events = prune(store)
+    assert stopped(events) == {}
+    assert names(map(PurePosixPath, dropped(events))) == names(files[:4])
+
+
+def test_inputs_of_a_merge_stay_while_its_result_could_not_be_read(store: LocalStore) -> None:
+    """They came back from the trash, because of it."""
+    inputs = chain(store, 12, 11)
+    merged = [
+        MergedInput(
+            file=str(each.file),
+            dataset=each.summary.dataset,
+            snapshot=each.summary.snapshot,
+            guid=each.summary.guid,
+            base_guid=each.summary.base_guid,
+            sha256="11" * 32,
+        )
+        for each in read_catalogue(store).streams
+    ]
+    result = night(store, 11, proven_by="merge", merged=merged)
+    for age in range(10, -1, -1):
+        night(store, age, age + 1)
+    merging = MergeRules(warn_at=1.0)
+    not_read(store, result)
+    assert dropped(prune(store, dry_run=True, merging=merging)) == []
+    found_whole(store, result)
+    assert names(map(PurePosixPath, dropped(prune(store, merging=merging)))) == names(inputs)
 
 
 # --- prune-at-most ------------------------------------------------------------------------------------------------

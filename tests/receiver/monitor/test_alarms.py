@@ -539,5 +539,8 @@ def test_the_critical_ones_come_first_and_keep_when_they_began() -> None:
 def test_two_of_the_same_key_are_one() -> None:
     survey = Survey(now=NOW, every=DAY, named_unreadable=[("alpha/x.zst", "EIO")])
     alarm = only(overview(dataset()), survey=survey, problems=[("alpha", None, "away")])
-    assert alarm.text == "alpha/x.zst: could not be checked: EIO; it is tried again later; away"
+    assert alarm.text == (
+        "alpha/x.zst: could not be checked: EIO; it is tried again later, and until then nothing of its dataset is"
+        " dropped; away"
+    )
     assert alarm.count == 2

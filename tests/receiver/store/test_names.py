@@ -18,6 +18,7 @@ from fullsend_protocol.stream.records import Walker
 from fullsend_receiver.store.names import (
     dataset_folder,
     encode_component,
+    guid_in_name,
     stream_file,
 )
 
@@ -231,6 +232,20 @@ def test_streams_that_differ_in_anything_have_different_names(
         for snapshot, guid, (kind, base), flags in (one, other)
     ]
     assert (files[0] == files[1]) == (one == other)
+
+
+@given(identities)
+def test_guid_is_read_from_a_name_again(identity: tuple[str, int, tuple[str, int | None], str]) -> None:
+    snapshot, guid, (kind, base), flags = identity
+    about = some_facts(snapshot=snapshot, guid=guid, kind=kind, base_guid=base, flags=flags)
+    assert guid_in_name(stream_file("alpha", about).name) == str(guid)
+
+
+def test_snapshot_that_is_called_as_a_file_is_has_its_own_guid() -> None:
+    name = f"s.{1:016x}.from"
+    assert guid_in_name(stream_file("alpha", some_facts(snapshot=name)).name) == str(streams.GUID)
+    for other in ("@now.zfs.zst", f"@now.{1:016x}.zfs.zst", f"@now.{1:016x}.full.zfs.zst.json", ".zst"):
+        assert guid_in_name(other) is None
 
 
 @each(whole)
