@@ -249,6 +249,18 @@ def redacted(guids: Sequence[int], *records: bytes, **keywords: Any) -> bytes:
     return substream(*records, features=features, payload=native({"redact_snaps": tuple(guids)}), **keywords)
 
 
+def encrypted(*records: bytes, ivset_guid: int, base_ivset_guid: int = 0, **keywords: Any) -> bytes:
+    """A raw substream, with these IV sets."""
+    features = {Feature.RAW, *keywords.pop("features", ())}
+    return substream(*records, features=features, payload=keys(ivset_guid, base_ivset_guid), **keywords)
+
+
+def keys(ivset_guid: int, base_ivset_guid: int = 0) -> bytes:
+    """What BEGIN of a raw stream says of its keys, as far as it matters here (dsl_crypt.c)."""
+    guids: dict[str, NvValue] = {"to_ivset_guid": ivset_guid, "from_ivset_guid": base_ivset_guid}
+    return native({"crypt_keydata": {"DSL_CRYPTO_GUID": 7, **guids}})
+
+
 def package(*substreams: bytes, name: str = "tank/data@now", nvlist: Mapping[str, NvValue] | None = None) -> bytes:
     """A compound stream; without `nvlist` its outer BEGIN has no payload, as with a plain `zfs send -I`."""
     payload = b"" if nvlist is None else xdr(nvlist)

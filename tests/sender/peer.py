@@ -374,9 +374,9 @@ class Keeper:
     """A receiver that keeps what it is sent, as far as a push asks: for as many connections as come.
 
     `streams`: what is stored; `unchanged`: what it was told; `refuse`: how the next offers are answered, in order: with
-    an error of that code, or None for none. `partials`: what it says has arrived in part. `orphans`: so many of the
-    next receipts say that the stream cannot be restored. `features`: of its hello. `ahead`: so many of the next
-    receipts are given only when the next offer has come.
+    an error of that code, or None for none; `refuse_bytes`: the same, of their first chunks. `partials`: what it says
+    has arrived in part. `orphans`: so many of the next receipts say that the stream cannot be restored. `features`: of
+    its hello. `ahead`: so many of the next receipts are given only when the next offer has come.
     """
 
     def __init__(self) -> None:
@@ -384,6 +384,7 @@ class Keeper:
         self.offers: list[messages.Push] = []
         self.unchanged: list[messages.UnchangedDataset] = []
         self.refuse: list[ErrorCode | None] = []
+        self.refuse_bytes: list[ErrorCode | None] = []
         self.orphans = 0
         self.features: list[str] = []
         self.ahead = 0
@@ -479,10 +480,12 @@ class Keeper:
         self.offers.append(offer)
         code = self.refuse.pop(0) if self.refuse else None
         if code is not None:
-            await peer.say(messages.Error(code=code, message="refused by the test"))
-            await peer.gone()
-            return False
+            return await self._refuse(peer, code)
         await peer.say(messages.Accept(offset=0, segments=[], record=None))
+        code = self.refuse_bytes.pop(0) if self.refuse_bytes else None
+        if code is not None:
+            assert isinstance(await peer.hear(), Chunk)
+            return await self._refuse(peer, code)
         try:
             raw, _finish = await peer.take_stream()
         except Stopped as stopped:
@@ -502,3 +505,8 @@ class Keeper:
         await peer.say(messages.Committed(receipt=receipt_of(raw, restorable=self.orphans == 0)))
         self.orphans = max(self.orphans - 1, 0)
         return True
+
+    async def _refuse(self, peer: Peer, code: ErrorCode) -> bool:
+        await peer.say(messages.Error(code=code, message="refused by the test"))
+        await peer.gone()
+        return False

@@ -182,6 +182,43 @@ def test_history_that_changes(pool: Pool, receiver: Receiver, sender: Sender) ->
     assert all(entry["restorable"] for entry in sender.list())
 
 
+def test_a_copy_with_another_key(
+    pool: Pool, other_pool: Pool, receiver: Receiver, sender: Sender, tmp_path: pathlib.Path
+) -> None:
+    """Received unencrypted into an encrypted dataset: the GUIDs are the same, and no raw increment of the one can be
+    received on the other.
+    """
+    keys = {"vault": tmp_path / "key", "copy": tmp_path / "other-key"}
+    for name, key in keys.items():
+        key.write_bytes(name[:1].encode() * 32)
+    options = {
+        name: ("-o", "encryption=on", "-o", "keyformat=raw", "-o", f"keylocation=file://{key}")
+        for name, key in keys.items()
+    }
+    vault, copy = pool.create("vault", *options["vault"]), other_pool.full("copy")
+    write(pool, "vault", "first")
+    assert kinds(sender.push(vault)) == [(vault, "full")]
+    (snapshot,) = own(pool, "snapshot")
+    other_pool.receive(pool.send(snapshot), *options["copy"], copy)
+    assert other_pool.guid(f"{copy}@{snapshot.partition('@')[2]}") == pool.guid(snapshot)
+    write(other_pool, "copy", "copied")
+    done = sender.fullsend("push", "--json", copy)
+    assert kinds(programs.rows(programs.good(done))) == [(copy, "full")]
+    assert f"{copy}: a full instead of an increment: " in done.stderr.decode()
+    assert "is encrypted with other keys" in done.stderr.decode()
+    for night in range(2):
+        write(pool, "vault", f"vault {night}")
+        write(other_pool, "copy", f"copy {night}")
+        assert kinds(sender.push(vault, copy)) == [(vault, "incremental"), (copy, "incremental")]
+    assert all(entry["restorable"] for entry in sender.list())
+    for source, name in ((vault, "vault"), (copy, "copy")):
+        back = other_pool.full(f"back-{name}")
+        programs.good(sender.fullsend("restore", source, "--into", back))
+        pools.zfs("load-key", "-L", f"file://{keys[name]}", back)
+        other_pool.mount(back.partition("/")[2])
+        assert (other_pool.path(back) / "file").read_text() == f"{name} 1"
+
+
 def test_a_package(pool: Pool, other_pool: Pool, receiver: Receiver, sender: Sender) -> None:
     top = pool.create("top")
     pool.create("top/a")

@@ -1,8 +1,9 @@
 """Which stored streams build on which, and what follows from that. No I/O; both programs use it.
 
 A stream builds on a snapshot. It names the snapshot by GUID alone, never by name, folder or time: a dataset may have
-been renamed, and after a rollback chains branch. A stream with that snapshot can be its base if three rules hold. Both
-are of one sender; both are of one class; a stream without large blocks does not follow one with them.
+been renamed, and after a rollback chains branch. A stream with that snapshot can be its base if four rules hold. Both
+are of one sender; both are of one class; a stream without large blocks does not follow one with them; a raw stream
+follows only the IV set that it was made from (records.ivset_guids), as far as both tell theirs.
 
 A sender's clock decides nothing here. A host whose clock says 2021 sends increments that are older than their full by
 that clock alone (sanoid issue 815). The receiver numbers what it commits: `sequence`. Its own clock (`received`) orders
@@ -54,6 +55,10 @@ class Linked(Built, Protocol):
     def stream_class(self) -> StreamClass: ...
     @property
     def flags(self) -> str: ...
+    @property
+    def ivset_guid(self) -> str | None: ...
+    @property
+    def base_ivset_guid(self) -> str | None: ...
 
 
 _B = TypeVar("_B", bound=Built)
@@ -76,12 +81,18 @@ def ends(streams: Iterable[_R]) -> list[_R]:
     return _ends(sorted(streams, key=reception))
 
 
-def can_follow(base: Linked, stream_class: StreamClass | None, flags: str | None) -> bool:
-    """Whether a stream of this class and these flags can be received on `base`; None: unknown, any class or flags.
+def can_follow(
+    base: Linked, stream_class: StreamClass | None, flags: str | None, base_ivset_guid: str | None = None
+) -> bool:
+    """Whether a stream of this class and these flags, made from this IV set, can be received on `base`; None: unknown,
+    any class, flags or IV set.
 
-    A chain is of one class, and ZFS refuses a stream without large blocks (-L) after one with them.
+    A chain is of one class, and ZFS refuses a stream without large blocks (-L) after one with them. It refuses a raw
+    stream on a copy of its base that is encrypted with other keys, although the copy has the same GUID.
     """
     if stream_class is not None and stream_class != base.stream_class:
+        return False
+    if base_ivset_guid is not None and base.ivset_guid not in {None, base_ivset_guid}:
         return False
     return flags is None or "L" in flags or "L" not in base.flags
 
@@ -140,12 +151,15 @@ class Forest(Generic[_S]):
     # --- restoring: what can be received on what -------------------------------------------------------------
 
     def bases(self, stream: _S) -> Sequence[_S]:
-        """Return the streams that a stream can be received on. Packages last: they contain other datasets, too."""
+        """Return the streams that a stream can be received on: first those of its own dataset. Packages last: they
+        contain other datasets, too.
+        """
         if stream.base_guid is None:
             return ()
-        stream_class, flags = stream.stream_class, stream.flags
-        fitting = [base for base in self._by_guid.get(stream.base_guid) if can_follow(base, stream_class, flags)]
-        return sorted(fitting, key=_is_package) if len(fitting) > 1 else fitting
+        fitting = [base for base in self._by_guid.get(stream.base_guid) if _follows(stream, base)]
+        if len(fitting) > 1:
+            fitting.sort(key=lambda base: (_is_package(base), base.dataset != stream.dataset))
+        return fitting
 
     def dependents(self, stream: _S) -> list[_S]:
         """Return the streams that build on this one, directly or indirectly, without itself."""
@@ -294,7 +308,7 @@ class Forest(Generic[_S]):
 
     def _followers(self, base: _S) -> list[_S]:
         """Return the streams that can be received on this one."""
-        return [each for each in self._by_base.get(base.guid) if can_follow(base, each.stream_class, each.flags)]
+        return [each for each in self._by_base.get(base.guid) if _follows(each, base)]
 
     def _after(self, guid: str) -> set[str]:
         """Return the GUIDs of the snapshots that build on this one, in any class."""
@@ -380,6 +394,11 @@ def _ends(streams: Sequence[_B]) -> list[_B]:
         if each.guid not in bases:
             first.setdefault(each.guid, each)
     return list(first.values())
+
+
+def _follows(stream: Linked, base: Linked) -> bool:
+    """Whether a stream on the snapshot of `base` can be received on it."""
+    return can_follow(base, stream.stream_class, stream.flags, stream.base_ivset_guid)
 
 
 def _is_package(stream: Linked) -> bool:

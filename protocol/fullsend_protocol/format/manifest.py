@@ -20,6 +20,8 @@ from fullsend_protocol.stream.facts import StreamClass, class_of
 _M = TypeVar("_M", bound=BaseModel)
 _MISSING: Final = object()
 _GUID_MAX: Final = (1 << 64) - 1
+#: Fields of a manifest that few streams have.
+_OF_FEW: Final = ("replacements", "merged", "ivset_guid", "base_ivset_guid")
 
 
 def _guid(text: str) -> str:
@@ -204,6 +206,10 @@ class Manifest(DiskModel):
     replacements: list[PastReplacement] = Field(default_factory=list)
     #: What it was merged from, the oldest first; empty: nothing, it came as it is.
     merged: list[MergedInput] = Field(default_factory=list)
+    #: Of a raw stream the IV sets of its snapshot and of its base (see records.ivset_guids). None: it does not tell, or
+    #: an older fullsendd wrote the manifest.
+    ivset_guid: Guid | None = None
+    base_ivset_guid: Guid | None = None
 
     @property
     def lost_spill_count(self) -> int:
@@ -214,12 +220,14 @@ class Manifest(DiskModel):
         """Return the manifest file's bytes: indented JSON with a newline at the end. What few have is left out where
         there is none.
         """
-        none = {name for name in ("replacements", "merged") if not getattr(self, name)}
+        none = {name for name in _OF_FEW if not getattr(self, name)}
         return self.model_dump_json(by_alias=True, indent=1, exclude=none).encode() + b"\n"
 
 
 class StreamEntry(WireModel):
-    """An entry of `list` for one stored stream: one JSON object a line with --json."""
+    """An entry of `list` for one stored stream: one JSON object a line with --json. `ivset_guid`, `base_ivset_guid`:
+    see Manifest. They are read, and not written: a released sender does not know them, and would refuse them.
+    """
 
     sender: SenderName
     dataset: Name
@@ -241,11 +249,22 @@ class StreamEntry(WireModel):
     damaged: str | None  # what `verify` found, None: nothing
     restorable: bool  # false if it, or a base, is missing or damaged
     lost_spill_count: Offset  # spill blocks that `zfs receive` loses with exit 0; EMBEDDED_SPILLS_MAX: so many, or more
+    ivset_guid: Guid | None = Field(default=None, exclude=True)
+    base_ivset_guid: Guid | None = Field(default=None, exclude=True)
 
     @property
     def stream_class(self) -> StreamClass:
         """The `class` of its manifest, as its flags show it."""
         return class_of(self.flags)
+
+
+class KeyedEntry(StreamEntry):
+    """The entry of a raw stream, for a sender that understands "ivsets". It is a class of its own because to leave the
+    fields out of each other entry makes a page take five times as long.
+    """
+
+    ivset_guid: Guid | None = None
+    base_ivset_guid: Guid | None = None
 
 
 class PartialEntry(WireModel):

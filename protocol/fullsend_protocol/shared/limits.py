@@ -29,6 +29,9 @@ RECORD_PAYLOAD_MAX: Final = 16 * MIB
 #: OpenZFS reads up to 64 MiB (libzfs_max_nvlist). Both sides hold it whole in memory, and 16 MiB is about 100,000
 #: snapshots.
 BEGIN_PAYLOAD_MAX: Final = 16 * MIB
+#: The nvlist in the BEGIN of a raw substream, from which its IV sets are read: OpenZFS writes 1 KiB. It is not kept, so
+#: the limit above does not count it, and a package has many.
+BEGIN_KEYS_MAX: Final = 64 << 10
 #: Substreams of one package. What both sides remember of each, and the manifest that names it, take about 1 KiB.
 SUBSTREAMS_MAX: Final = 32768
 

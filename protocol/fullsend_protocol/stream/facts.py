@@ -31,7 +31,8 @@ _FEATURE_BITS: Final = 62  # versioninfo is 64 bits, two of which are the header
 @dataclass(frozen=True, slots=True)
 class Facts:
     """The identity of a stream. GUIDs as in BEGIN records; `base_guid` None: a full. For a package, all fields but
-    `substreams`, `flags` and `features` are about its top dataset. `created`: seconds since 1970.
+    `substreams`, `flags` and `features` are about its top dataset. `created`: seconds since 1970. `ivset_guid`,
+    `base_ivset_guid`: the IV sets of the snapshot and of its base (see `records.ivset_guids`), None: not known.
     """
 
     dataset: str
@@ -45,6 +46,8 @@ class Facts:
     features: tuple[str, ...]
     created: int
     substreams: tuple[Begin, ...]
+    ivset_guid: int | None = None
+    base_ivset_guid: int | None = None
 
 
 def class_of(flags: str) -> StreamClass:
@@ -102,6 +105,8 @@ def conclude(begins: list[Begin]) -> Facts:
         features=feature_words(features),
         created=last.created,
         substreams=tuple(substreams),
+        ivset_guid=last.ivset_guid,
+        base_ivset_guid=first.base_ivset_guid,
     )
 
 

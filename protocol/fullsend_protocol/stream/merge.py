@@ -29,6 +29,7 @@ from fullsend_protocol.stream.checksums import (
 from fullsend_protocol.stream.record_reader import INFINITY, RecordReader, StreamBegin
 from fullsend_protocol.stream.record_writer import HeldRecord, RecordWriter
 from fullsend_protocol.stream.records import (
+    BASE_IVSET,
     CLONE,
     DNODES_PER_BLOCK,
     SPILL_OFFSETS,
@@ -36,6 +37,7 @@ from fullsend_protocol.stream.records import (
     TO_THE_END,
     Feature,
     RecordType,
+    ivset_guids,
 )
 
 if TYPE_CHECKING:
@@ -67,8 +69,6 @@ _INDIRECT_MAX: Final = 17
 _POINTER_SHIFT: Final = 7
 #: SPA_OLD_MAXBLOCKSIZE: the largest block of a stream without -L.
 _OLD_BLOCK_MAX: Final = 128 << 10
-#: Where BEGIN of a raw stream has the IV set of its base: 0 in a full (dsl_crypt.c).
-_BASE_IVSET: Final = "from_ivset_guid"
 #: Where the nvlist of a package names the snapshot on which it builds (libzfs_sendrecv.c).
 _BASE_NAME: Final = "fromsnap"
 
@@ -166,6 +166,8 @@ class _Merge:
                 newer.refuse(f"is of another type of dataset than {older.name}")
             if newer.begin.has(Feature.RAW) != older.begin.has(Feature.RAW):
                 newer.refuse(f"and {older.name} are raw and not raw")
+            if newer.begin.has(Feature.RAW):
+                _check_keys(older, newer)
             if older.begin.has(Feature.LARGE_BLOCKS) and not newer.begin.has(Feature.LARGE_BLOCKS):
                 newer.refuse(f"was sent without -L, {older.name} with it")
 
@@ -465,6 +467,13 @@ class _Extents:
         return min(self._newest_end, self.start if self._active else INFINITY)
 
 
+def _check_keys(older: RecordReader, newer: RecordReader) -> None:
+    """Refuse a raw stream that builds on another encrypted form of the older one's snapshot: see `ivset_guids`."""
+    base = ivset_guids(newer.begin.payload)[1]
+    if base is not None and base != ivset_guids(older.begin.payload)[0]:
+        newer.refuse(f"builds on a copy of {older.name} that is encrypted with other keys")
+
+
 def _is_unmodified(source: RecordReader) -> bool:
     """Whether the record behind an object's end is its spill block, unchanged since the base. An embedded one does not
     say so: there it is taken for unchanged because of its place.
@@ -508,7 +517,7 @@ def _merged_begin(begins: list[StreamBegin]) -> tuple[bytes, bytes]:
         features |= each.features
     payload = last.payload
     if last.has(Feature.RAW):
-        payload = nvlist.with_integer(payload, _BASE_IVSET, nvlist.integer(first.payload, _BASE_IVSET))
+        payload = nvlist.with_integer(payload, BASE_IVSET, nvlist.integer(first.payload, BASE_IVSET))
     head = bytearray(last.head)
     _U64.pack_into(head, 16, features << 2 | SUBSTREAM)
     struct.pack_into("<I", head, 36, last.flags & ~CLONE | first.flags & CLONE)

@@ -91,6 +91,13 @@ def integer(packed: bytes, name: str) -> int:
     return int(struct.unpack_from("<Q", packed, _integer_at(packed, name))[0])
 
 
+def integers(packed: bytes) -> dict[str, int]:
+    """Return all integers in a packed native list by name, at any depth; of two with one name the last. Empty for a
+    list in another encoding. Raises: DamagedStream.
+    """
+    return {name: int(struct.unpack_from("<Q", packed, at)[0]) for name, at in _integers_at(packed).items()}
+
+
 def with_integer(packed: bytes, name: str, value: int) -> bytes:
     """Return a packed native list with another integer of this name. Raises: as `integer`."""
     at = _integer_at(packed, name)
@@ -98,14 +105,21 @@ def with_integer(packed: bytes, name: str, value: int) -> bytes:
 
 
 def _integer_at(packed: bytes, name: str) -> int:
+    at = _integers_at(packed).get(name)
+    if at is None:
+        msg = f"the nvlist of a BEGIN record has no {name}"
+        raise UnsupportedStream(msg)
+    return at
+
+
+def _integers_at(packed: bytes) -> dict[str, int]:
+    """Return where the integers of a native list are, by name, at any depth. Raises: DamagedStream."""
     decode(packed)  # which checks every length
-    if packed[:2] == bytes([_NATIVE, _LITTLE_ENDIAN]):
-        reader = _Native(packed)
-        reader.nvlist(0)
-        if name in reader.integers:
-            return reader.integers[name]
-    msg = f"the nvlist of a BEGIN record has no {name}"
-    raise UnsupportedStream(msg)
+    if packed[:2] != bytes([_NATIVE, _LITTLE_ENDIAN]):
+        return {}
+    reader = _Native(packed)
+    reader.nvlist(0)
+    return reader.integers
 
 
 def _packed(name: str, value: bool | int | str) -> bytes:  # noqa: FBT001 - a value among others

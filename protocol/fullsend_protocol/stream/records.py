@@ -60,6 +60,10 @@ DNODES_PER_BLOCK: Final = 32
 TO_THE_END: Final = (1 << 64) - 1
 #: DMU_OST_ZVOL of OpenZFS (include/sys/dmu.h).
 _ZVOL: Final = 3
+#: Where BEGIN of a raw stream has the IV set of its snapshot and that of its base: the latter is 0 in a full
+#: (dsl_crypt.c, dsl_crypto_populate_key_nvlist).
+_IVSET: Final = "to_ivset_guid"
+BASE_IVSET: Final = "from_ivset_guid"
 
 
 class RecordType(IntEnum):
@@ -104,7 +108,9 @@ class Begin:
     """The fields of one BEGIN record. `name` is its toname (DATASET@SNAPSHOT), `features` the bits of `Feature`,
     `volume` whether its objset type is DMU_OST_ZVOL. `created`: seconds since 1970.
 
-    `payload`: its nvlist, packed; b"" also if fullsend uses nothing of it (for example a raw stream's keys).
+    `payload`: its nvlist, packed; b"" also if fullsend uses nothing else of it (for example a raw stream's keys).
+    `ivset_guid`, `base_ivset_guid`: of a raw stream the IV sets of its snapshot and of its base (see `ivset_guids`);
+    None: the stream does not tell.
     """
 
     compound: bool
@@ -115,6 +121,8 @@ class Begin:
     features: int
     volume: bool
     payload: bytes
+    ivset_guid: int | None = None
+    base_ivset_guid: int | None = None
 
     def has(self, feature: Feature) -> bool:
         """Whether the stream shows this feature."""
@@ -228,6 +236,21 @@ def without_clone(begin: bytes) -> bytes:
     (flags,) = _U32.unpack_from(head, _FLAGS_AT)
     _U32.pack_into(head, _FLAGS_AT, flags & ~CLONE)
     return bytes(head)
+
+
+def ivset_guids(payload: bytes) -> tuple[int | None, int | None]:
+    """Return the IV sets of a raw stream's snapshot and of its base, from the nvlist of its BEGIN; None: it does not
+    tell.
+
+    An IV set identifies the encrypted form of a snapshot. `zfs receive` of a raw stream keeps it, like the GUID. A
+    plain receive into an encrypted dataset keeps the GUID alone, so two datasets may have one snapshot with different
+    keys. `zfs receive` refuses a raw increment on another IV set (dsl_crypt.c, dsl_crypto_recv_raw_objset_check).
+    """
+    try:
+        found = nvlist.integers(payload) if len(payload) <= limits.BEGIN_KEYS_MAX else {}
+    except DamagedStream:  # `zfs receive` judges the keys
+        return None, None
+    return found.get(_IVSET) or None, found.get(BASE_IVSET) or None
 
 
 def resume_key(head: bytes | bytearray | memoryview) -> tuple[int, int] | None:
@@ -553,6 +576,9 @@ class Walker:
                 self._refuse_payload(self._kept)
             nvlist.decode(payload)  # refuse now what would be unreadable at the end
             begin = replace(begin, payload=payload)
+        if begin.has(Feature.RAW):
+            ivset_guid, base_ivset_guid = ivset_guids(bytes(self._payload))
+            begin = replace(begin, ivset_guid=ivset_guid, base_ivset_guid=base_ivset_guid)
         self.begins.append(begin)
         self._payload = bytearray()
         if begin.compound:

@@ -19,6 +19,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializeAsAny,
     SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
@@ -61,6 +62,8 @@ REPAIR: Final = "repair"
 WARNINGS: Final = "warnings"
 #: A sender's `features`: it reads in `health` how the checks of its streams stand.
 SCRUB: Final = "scrub"
+#: A sender's `features`: it reads the IV sets of raw streams in `entries`.
+IVSETS: Final = "ivsets"
 #: A receiver's `features`: the next `push` may follow `finish` at once, before the answer to that.
 PIPELINED: Final = "pipelined"
 
@@ -195,8 +198,9 @@ class Push(WireModel):
     """The sender offers a stream, with what its first records tell.
 
     A package's GUIDs are known only at its end: then `guid` and `flags` are None. `keep_orphan`: keep an increment
-    whose base is not stored. Otherwise it is refused with the code "base", at the offer or at the end, and nothing of
-    it is kept. `properties`: the ones set on the dataset itself, for the manifest.
+    whose base is not stored. Otherwise it is refused with the code "base", at the offer, at its first chunk (a raw one
+    whose base is stored with other keys) or at the end. `properties`: the ones set on the dataset itself, for the
+    manifest.
 
     `claim`: a peer with the same claim takes the stream over from a connection on which it still seems to be arriving.
     `resume`: how to resume, if a part of the stream has arrived before. "none": not at all, and that part is deleted.
@@ -329,6 +333,14 @@ class Base(WireModel):
     def stream_class(self) -> StreamClass:
         """The class in its manifest, from its flags."""
         return class_of(self.flags)
+
+    @property
+    def ivset_guid(self) -> None:
+        """Not told."""
+
+    @property
+    def base_ivset_guid(self) -> None:
+        """Not told: the receiver has compared it."""
 
 
 class DamagedEntry(WireModel):
@@ -553,10 +565,10 @@ class List(Question):
 
 
 class Entries(Answer):
-    """A page of the answer to `list`."""
+    """A page of the answer to `list`. An entry is a KeyedEntry only for a sender that understands "ivsets"."""
 
     type: Literal["entries"] = "entries"
-    entries: Annotated[list[StreamEntry], Field(max_length=limits.ENTRIES_PAGE)]
+    entries: Annotated[list[SerializeAsAny[StreamEntry]], Field(max_length=limits.ENTRIES_PAGE)]
 
 
 class Fetch(Question):

@@ -23,12 +23,13 @@ from fullsend_protocol.stream.records import EmbeddedSpill
 from fullsend_protocol.wire.messages import REPLACED_MAX, Committed, Finish, Push, Stored
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.arrival.replacement import KnownDamage, find_damage, place_in_time, snapshots_of
+from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.catalogue.streams import Catalogue, NoBase
+from fullsend_receiver.catalogue.streams import NoBase
 from fullsend_receiver.events.emit import emit
 from fullsend_receiver.events.records import DamageGone
 from fullsend_receiver.store import names
-from fullsend_receiver.store.api import Replaced, Store, Upload
+from fullsend_receiver.store.api import Replaced, Store
 from fullsend_receiver.store.errors import StoreError
 
 log = logging.getLogger("fullsendd")
@@ -62,7 +63,11 @@ def commit(
         ingest.partial.close(keep=False)
     else:
         if wants_base(push):
-            _check_base(holdings.around(guid=str(about.base_guid)), sender, about, ingest.partial)
+            try:
+                check_base(holdings, sender, about)
+            except NoBase:
+                ingest.partial.close(keep=False)
+                raise
         again = not _put_in_place(
             catalogues, sender, ingest, about, file, push=push, sender_program=sender_program, damaged=damaged
         )
@@ -82,15 +87,20 @@ def wants_base(push: Push) -> bool:
     return not push.keep_orphan and push.guid is not None and push.base_guid is not None
 
 
-def _check_base(catalogue: Catalogue, sender: str, about: Facts, upload: Upload) -> None:
-    """Check that an increment's base is still restorable; otherwise discard the increment. Raises: NoBase.
+def check_base(holdings: Holdings, sender: str, about: Facts) -> None:
+    """Check that an increment's base is restorable, and has its keys. Blocks. Raises: NoBase, OSError.
 
     Its journal has kept prune from the base, but a disk may have failed, or a person may have removed the base.
     """
     try:
-        catalogue.check_base(sender, str(about.base_guid), stream_class=about.stream_class, flags=about.flags)
+        holdings.around(guid=str(about.base_guid)).check_base(
+            sender,
+            str(about.base_guid),
+            stream_class=about.stream_class,
+            flags=about.flags,
+            base_ivset_guid=_text(about.base_ivset_guid),
+        )
     except NoBase as error:
-        upload.close(keep=False)
         msg = f"{about.dataset}@{about.snapshot}: {error}"
         raise NoBase(msg) from None
 
@@ -164,7 +174,7 @@ def make_manifest(
             "dataset": about.dataset,
             "snapshot": about.snapshot,
             "guid": str(about.guid),
-            "base_guid": None if about.base_guid is None else str(about.base_guid),
+            "base_guid": _text(about.base_guid),
             "kind": about.kind,
             "dataset_type": about.dataset_type,
             "class": about.stream_class,
@@ -190,5 +200,11 @@ def make_manifest(
             "lost_spills": [LostSpill(snapshot=each.snapshot, object=each.number) for each in embedded_spills],
             "replacements": list(replacements),
             "merged": list(merged),
+            "ivset_guid": _text(about.ivset_guid),
+            "base_ivset_guid": _text(about.base_ivset_guid),
         }
     )
+
+
+def _text(guid: int | None) -> str | None:
+    return None if guid is None else str(guid)

@@ -27,16 +27,19 @@ from fullsend_protocol.wire.messages import Accept, Ack, Committed, Error, Finis
 from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.admission import already_stored, committed_before, judge
 from fullsend_receiver.arrival.bounds import Arrival, NoRoom, Overrun
-from fullsend_receiver.arrival.commit import commit
+from fullsend_receiver.arrival.commit import check_base, commit, wants_base
 from fullsend_receiver.arrival.decode_queue import Arrived, DecodeQueue
 from fullsend_receiver.arrival.free_space import USED_UP, Room
 from fullsend_receiver.arrival.ingest import CheckedChunk, Ingest
 from fullsend_receiver.arrival.overruns import OverrunRecord
+from fullsend_receiver.arrival.replacement import has_other_keys
 from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.catalogue.streams import NoBase
 from fullsend_receiver.store.api import Upload
 from fullsend_receiver.store.durable import FULL
 from fullsend_receiver.store.errors import PartialDamaged, StoreError, StoreFull
 from fullsend_receiver.store.journal import Batch, Standing
+from fullsend_receiver.store.names import stream_file
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.workers import Workers, uncancelled
 from fullsend_transport.channel import Channel
@@ -103,6 +106,7 @@ class Receiving:
         self.committed: Committed | None = None
         self._placed = False  # it is stored under its name, or was before: nothing of it is a partial
         self._looked = False  # the bytes have been compared with the offer
+        self._keyed: Facts | None = None  # they are those of a raw stream, whose keys are to be checked
         self._record: Record | None = None  # the record behind which a token resumes
 
     async def run(self, program: str) -> Stored | Committed | Halted:
@@ -157,6 +161,9 @@ class Receiving:
             return done
         except DifferentStream:
             keep = False  # under this name it can never be resumed
+            raise
+        except NoBase:
+            keep = self._arrival is None  # a base that is missing at the offer may come again
             raise
         except Overrun:
             keep = False  # others need its room
@@ -252,7 +259,10 @@ class Receiving:
             pass
 
     def _commit(self, ingest: Ingest, finish: Finish, program: str) -> Committed | Stored:
-        self._check_offer(ingest.conclude(finish), whole=True)
+        about = ingest.conclude(finish)
+        self._check_offer(about, whole=True)
+        if not self._looked:  # it was resumed at its end
+            self._check_keys(about)
         try:
             done = commit(self._catalogues, self._sender, ingest, finish, self._push, sender_program=program)
         except (StoreError, OSError):
@@ -299,6 +309,24 @@ class Receiving:
             if has != said:
                 msg = f"{found}: the stream has the {name} {has or 'none'}, and {said or 'none'} was offered"
                 raise DifferentStream(msg)
+
+    def _check_keys(self, about: Facts) -> None:
+        """Check the IV sets of a raw stream, which no offer tells: a snapshot may be stored with other keys. Those of a
+        package are known at its end only. Blocks.
+
+        Raises: NoBase if its base is not stored with its keys; DifferentStream if the stream of its name, which is
+        damaged, has other keys; StoreError, OSError.
+        """
+        if self._push.guid is None:
+            return
+        if wants_base(self._push) and about.base_ivset_guid is not None:
+            check_base(self._catalogues.current(self._sender), self._sender, about)
+        if has_other_keys(self._store, stream_file(self._sender, about), about):
+            msg = (
+                f"{about.dataset}@{about.snapshot}: what is stored of it is encrypted with other keys, so this stream"
+                " cannot replace it: push a new snapshot"
+            )
+            raise DifferentStream(msg)
 
     async def _take_while_there_is_room(self, ingest: Ingest, arrival: Arrival) -> Finish | Stop:
         """Receive all chunks. Raises: NoRoom if the disk has no more room, or the rest is reserved for others; as
@@ -423,6 +451,9 @@ class Receiving:
                 checked = await loop.run_in_executor(self._workers.cpu, self._check, ingest, arrived)
                 del arrived  # here and below: a reference during a wait would keep one more chunk in memory
                 self._waits.behind("disk")
+                if self._keyed is not None:
+                    about, self._keyed = self._keyed, None
+                    await self._workers.run_to_end(functools.partial(self._check_keys, about))
                 if writing is not None:
                     await writing
                 writing = asyncio.create_task(self._write(ingest, arrival, queue, arriving, checked))
@@ -445,7 +476,9 @@ class Receiving:
         begins = ingest.walker.begins
         if not self._looked and not all(begin.compound for begin in begins):
             self._looked = True
-            self._check_offer(facts.conclude(begins), whole=not begins[0].compound)
+            about = facts.conclude(begins)
+            self._check_offer(about, whole=not begins[0].compound)
+            self._keyed = about if about.stream_class == "raw" else None
         return checked
 
     async def _write(

@@ -7,6 +7,9 @@ The new stream has the same name, so it has the same GUIDs and flags, and both s
 the same snapshot, also as a base. Usually it has the same bytes. It need not: properties may have changed, and some
 sends differ. To refuse such a one would leave the snapshot without any backup. So it is taken, and its manifest says
 whether the bytes are the same; the damaged one is set aside.
+
+A raw stream that is encrypted with other keys is another one, although its name is the same. What builds on the damaged
+one could never be received on it.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.facts import Facts
 from fullsend_protocol.wire.messages import REPLACED_MAX
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.store.api import Stamp
+from fullsend_receiver.store.api import Stamp, Store
 from fullsend_receiver.store.errors import ManifestError, StoreError
 
 #: Replacements that a manifest remembers, the newest: each comes from a disk that has failed again.
@@ -63,6 +66,20 @@ def find_damage(catalogues: Catalogues, file: PurePosixPath, about: Facts) -> Kn
         if store.stamp(file) == stamp:
             return found
     return None
+
+
+def has_other_keys(store: Store, file: PurePosixPath, about: Facts) -> bool:
+    """Whether the stored stream of this name is encrypted with other keys than the arriving one, as far as both tell.
+    Blocks. Raises: StoreError, OSError.
+    """
+    if about.ivset_guid is None or not store.has(file):
+        return False
+    try:
+        return store.manifest(file).ivset_guid not in {None, str(about.ivset_guid)}
+    except ManifestError as error:
+        if not error.spoilt:
+            raise
+        return False
 
 
 def _judge(catalogues: Catalogues, file: PurePosixPath, about: Facts, stamp: Stamp) -> KnownDamage | None:

@@ -47,6 +47,8 @@ class Summary(NamedTuple):
     sha256: str | None
     lost_spill_count: int
     proven_by: ProvenBy = "both"
+    ivset_guid: str | None = None
+    base_ivset_guid: str | None = None
 
     @property
     def file(self) -> str:

@@ -196,9 +196,16 @@ class Catalogue:
                 return f"a file of its chain was missing, and is there now: {stored.file} can be restored"
 
     def check_base(
-        self, sender: str, base_guid: str, *, stream_class: StreamClass | None = None, flags: str | None = None
+        self,
+        sender: str,
+        base_guid: str,
+        *,
+        stream_class: StreamClass | None = None,
+        flags: str | None = None,
+        base_ivset_guid: str | None = None,
     ) -> None:
-        """Check that an increment on this base can be restored. `stream_class`, `flags`: None: not known yet.
+        """Check that an increment on this base can be restored. `stream_class`, `flags`, `base_ivset_guid`: None: not
+        known yet.
 
         Raises: NoBase.
         """
@@ -207,9 +214,16 @@ class Catalogue:
         if forest is None or not stored:
             msg = f"its base guid:{base_guid} is not stored: send a full"
             raise NoBase(msg)
-        fitting = [each for each in stored if can_follow(each, stream_class, flags)]
-        if not fitting:
+        of_any_key = [each for each in stored if can_follow(each, stream_class, flags)]
+        if not of_any_key:
             msg = f"its base guid:{base_guid} is stored only as {stored[0].path}, which it cannot follow: send a full"
+            raise NoBase(msg)
+        fitting = [each for each in of_any_key if can_follow(each, stream_class, flags, base_ivset_guid)]
+        if not fitting:
+            where = of_any_key[0].path
+            msg = (
+                f"its base guid:{base_guid} is stored only as {where}, which is encrypted with other keys: send a full"
+            )
             raise NoBase(msg)
         if not any(forest.chain(each, self._whole) for each in fitting):
             why = self.obstacle(StoredStream(self.store, fitting[0]))

@@ -17,7 +17,7 @@ from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
 import fullsend_protocol
-from fullsend_protocol.format.manifest import copied
+from fullsend_protocol.format.manifest import KeyedEntry, StreamEntry, copied
 from fullsend_protocol.format.names import is_aside
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
@@ -125,6 +125,7 @@ class Answers:
         overview: Callable[[], Overview | None] = lambda: None,
         repairs: bool = False,
         scrub: bool = False,
+        ivsets: bool = False,
         hasher: ChainHasher | None = None,
         file_reader: FileReader | None = None,
         live: LiveTransfers | None = None,
@@ -132,8 +133,9 @@ class Answers:
         """`peer`: its name in the log. `warn_at`: the used share of the disk, or of the quota, from which on the sender
         is warned; None: its version knows no warnings. `troubles`: returns what keeps prunes of a sender from their
         work; blocks. `overview`: returns the last overview, None: there is none yet. `repairs`: the peer wants to know
-        what is damaged; `scrub`: how the checks of its streams stand. `hasher`: merges chains, None: nobody does.
-        `file_reader`: reads files, None: nobody does. `live`: lists what is read back.
+        what is damaged; `scrub`: how the checks of its streams stand; `ivsets`: the IV sets of raw streams. `hasher`:
+        merges chains, None: nobody does. `file_reader`: reads files, None: nobody does. `live`: lists what is read
+        back.
         """
         self._catalogues = catalogues
         self._store = catalogues.store
@@ -143,6 +145,7 @@ class Answers:
         self._peer = peer
         self._repairs = repairs
         self._scrub = scrub
+        self._ivsets = ivsets
         self._room = room
         self._warn_at = warn_at
         self._troubles = troubles
@@ -192,12 +195,17 @@ class Answers:
     async def _entries(self, asked: List) -> Parts:
         holdings = await self._ask(lambda holdings: holdings)
         found = (
-            part.entry(stored)
+            self._told(part.entry(stored))
             for each, part in holdings.datasets(asked.dataset)
             for stored in part.select(self._sender, each)
         )
         async for page in self._pages(found, limits.ENTRIES_PAGE, lambda part: Entries(entries=[*part])):
             yield page
+
+    def _told(self, entry: StreamEntry) -> StreamEntry:
+        """Return an entry as this sender understands it."""
+        keyed = entry.ivset_guid is not None or entry.base_ivset_guid is not None
+        return copied(KeyedEntry, entry) if keyed and self._ivsets else entry
 
     @METHODS.answers(PartialsWanted)
     async def _partials(self, _asked: PartialsWanted) -> Parts:

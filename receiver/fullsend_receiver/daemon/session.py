@@ -243,6 +243,7 @@ class Session:
             repairs=messages.REPAIR in self._features,
             warn_at=shared.warn_at if messages.WARNINGS in self._features else None,
             scrub=messages.SCRUB in self._features,
+            ivsets=messages.IVSETS in self._features,
             troubles=shared.troubles,
             overview=shared.overview,
             hasher=shared.hasher,

@@ -26,6 +26,8 @@ from fullsend_receiver.store.errors import ManifestError, StoreError, StoreUnrea
 from fullsend_receiver.store.names import hash_line, stream_file
 from fullsend_receiver.store.seekable import FileDamaged
 
+#: Fields that the records of a raw stream show. An older manifest has none, nor has the state of an older check.
+_KEYS: Final = ("ivset_guid", "base_ivset_guid")
 #: Fields of a manifest that the stream's own records show. Not `features`: a later version knows more of their names.
 _SHOWN: Final = (
     *("dataset", "snapshot", "guid", "base_guid", "kind", "dataset_type", "stream_class", "flags", "created"),
@@ -238,9 +240,9 @@ def _compare(reading: FilePass, manifest: Manifest) -> list[str]:
         properties=manifest.properties,
         proven_by=manifest.proven_by,
     )
-    for name in _SHOWN:
+    for name in (*_SHOWN, *_KEYS):
         told, said = getattr(shown, name), getattr(manifest, name)
-        if told != said:
+        if told != said and not (name in _KEYS and None in {told, said}):
             values = "" if isinstance(told, list) else f": {told!r}, not {said!r}"
             faults.append(f"its records show other `{name.removeprefix('stream_')}` than its manifest{values}")
     return faults

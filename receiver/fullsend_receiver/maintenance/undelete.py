@@ -121,7 +121,7 @@ def _with_bases(
             fitting = [
                 each
                 for each in by_guid.get(base_guid, ())
-                if can_follow(each.manifest, about.stream_class, about.flags)
+                if can_follow(each.manifest, about.stream_class, about.flags, about.base_ivset_guid)
             ]
             todo += [(each, False) for each in fitting]
             if not fitting and base_guid not in stored:

@@ -30,6 +30,8 @@ from fullsend_receiver.store.seekable import IndexEntry
 #: The offset of the JSON in a line: behind the CRC in hex and a space.
 _BODY: Final = 9
 _ASIDE: Final = re.compile("[0-9a-f]{16}")
+#: Fields of a BEGIN that only raw streams have.
+_IVSETS: Final = ("ivset_guid", "base_ivset_guid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -469,7 +471,8 @@ def walker_from_json(offset: int, state: dict[str, Any]) -> WalkerState:
 
 
 def begin_to_json(begin: Begin) -> dict[str, Any]:
-    """Return a BEGIN record for JSON."""
+    """Return a BEGIN record for JSON. The IV sets, which only raw streams have, are left out where there are none."""
+    ivsets = {name: getattr(begin, name) for name in _IVSETS if getattr(begin, name) is not None}
     return {
         "compound": begin.compound,
         "name": begin.name,
@@ -479,13 +482,15 @@ def begin_to_json(begin: Begin) -> dict[str, Any]:
         "features": begin.features,
         "volume": begin.volume,
         "payload": _text(begin.payload),
+        **ivsets,
     }
 
 
 def begin_from_json(fields: dict[str, Any]) -> Begin:
     """Return a BEGIN record from JSON; unknown keys are ignored. Raises: KeyError, TypeError, ValueError."""
-    known = {name: fields[name] for name in Begin.__slots__ if name != "payload"}
-    return Begin(**known, payload=base64.b64decode(fields["payload"]))
+    known = {name: fields[name] for name in Begin.__slots__ if name not in {"payload", *_IVSETS}}
+    ivsets: dict[str, Any] = {name: fields.get(name) for name in _IVSETS}  # an older fullsendd has written none
+    return Begin(**known, **ivsets, payload=base64.b64decode(fields["payload"]))
 
 
 def _text(data: bytes) -> str:

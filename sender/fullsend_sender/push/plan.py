@@ -1,7 +1,9 @@
 """Decides what to send of one dataset: nothing, an increment, or a full. No I/O: facts in, a decision out.
 
 Bases are matched by GUID alone: a renamed dataset keeps its chain, and one that was destroyed and created again begins
-a new one.
+a new one. But a copy that was encrypted anew (`zfs send | zfs receive` into an encrypted dataset) has the GUIDs of the
+original and other keys, and `zfs receive` takes no raw increment of the one on the other. So a raw dataset builds on
+what is stored under its own name, if anything is. The receiver compares the keys, and refuses what does not fit.
 """
 
 from __future__ import annotations
@@ -85,11 +87,14 @@ class StoredBases:
             self._damaged[each.dataset].append(each)
 
     def damaged(self, dataset: str, stream_class: StreamClass) -> list[DamagedEntry]:
-        """Return the damaged streams of a dataset and class whose snapshot no other stream restores."""
+        """Return the damaged streams of a dataset and class whose snapshot no other stream restores. A raw one of
+        another dataset may have other keys.
+        """
+        same_keys = dataset if stream_class == "raw" else None
         return [
             each
             for each in self._damaged.get(dataset, ())
-            if each.stream_class == stream_class and self.get(each.guid, stream_class) is None
+            if each.stream_class == stream_class and self.get(each.guid, stream_class, same_keys) is None
         ]
 
     def full_bytes(self, dataset: str) -> int:
@@ -118,10 +123,13 @@ class StoredBases:
         return min(fitting, key=lambda base: (base.streams, base.age), default=None)
 
     def chain(self, base: Base) -> list[Base]:
-        """Return a stream and those that it builds on, the newest first. A package is no base, and ends the chain."""
+        """Return a stream and those that it builds on, the newest first: of raw ones those of its own dataset first. A
+        package is no base, and ends the chain.
+        """
         chain, seen = [base], {base.guid}
         while (before := base.base_guid) is not None and before not in seen:
-            found = self.get(before, base.stream_class)
+            own = self.get(before, base.stream_class, base.dataset) if base.stream_class == "raw" else None
+            found = own or self.get(before, base.stream_class)
             if found is None:
                 break
             base = found
@@ -365,15 +373,18 @@ def _named(dataset: Dataset, name: str) -> Snapshot:
 def _newest_base(
     dataset: Dataset, stored: StoredBases, stream_class: StreamClass, target: Snapshot | None
 ) -> tuple[Snapshot, Literal["@", "#"], Base] | None:
-    """Return the newest stored snapshot or bookmark older than `target`; of two equal ones the snapshot."""
+    """Return the newest stored snapshot or bookmark older than `target`; of two equal ones the snapshot. For a raw
+    stream it is the newest that is stored under this dataset's name, if there is one.
+    """
     points: list[tuple[Snapshot, Literal["@", "#"]]] = [(each, "#") for each in dataset.bookmarks]
     points += [(each, "@") for each in dataset.snapshots]
-    points.sort(key=lambda point: (point[0].createtxg, point[1] == "@"))
-    for point, mark in reversed(points):
-        if target is None or point.createtxg < target.createtxg:
-            base = stored.get(point.guid, stream_class)
-            if base is not None:
-                return point, mark, base
+    points.sort(key=lambda point: (point[0].createtxg, point[1] == "@"), reverse=True)
+    for name in (dataset.name, None) if stream_class == "raw" else (None,):
+        for point, mark in points:
+            if target is None or point.createtxg < target.createtxg:
+                base = stored.get(point.guid, stream_class, name)
+                if base is not None:
+                    return point, mark, base
     return None
 
 

@@ -231,7 +231,8 @@ async def connect(
             )
             link.complain(ErrorCode.VERSION, message)
             raise PeerError(ErrorCode.VERSION, message)
-        version, features = limits.PROTOCOL_VERSION, [messages.WARNINGS, messages.REPAIR, messages.SCRUB]
+        version = limits.PROTOCOL_VERSION
+        features = [messages.WARNINGS, messages.REPAIR, messages.SCRUB, messages.IVSETS]
         await link.send(messages.SenderHello(program=PROGRAM, version=version, features=features))
         link.start_heartbeat()
         yield link, hello.sender

@@ -5,7 +5,7 @@ import itertools
 import random
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -32,6 +32,8 @@ class Stored:
     flags: str = ""
     file: str = ""
     whole: bool = True
+    ivset_guid: str | None = None
+    base_ivset_guid: str | None = None
 
 
 def forest_of(*streams: Stored) -> Forest[Stored]:
@@ -93,6 +95,66 @@ def test_a_chain_is_of_one_class_and_keeps_large_blocks(
     base: str, stream_class: StreamClass | None, flags: str | None, may: bool
 ) -> None:
     assert can_follow(Stored("1", flags=base), stream_class, flags) == may
+
+
+@pytest.mark.parametrize(
+    ("ivset_guid", "made_from", "may"),
+    [("11", "11", True), ("11", "12", False), (None, "12", True), ("11", None, True), (None, None, True)],
+)
+def test_a_raw_stream_follows_only_the_keys_that_it_was_made_from(
+    ivset_guid: str | None, made_from: str | None, *, may: bool
+) -> None:
+    assert can_follow(raw("1", ivset_guid=ivset_guid), "raw", "w", made_from) == may
+
+
+def raw(guid: str, base_guid: str | None = None, **about: Any) -> Stored:
+    return Stored(guid, base_guid, stream_class="raw", flags="w", **about)
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_a_copy_with_another_key_has_the_same_snapshots_and_a_chain_of_its_own(names: str) -> None:
+    """Received unencrypted into an encrypted dataset: the GUIDs are the same, the IV sets are not."""
+    one = [
+        raw("1", dataset=names[0], sequence=1, ivset_guid="11"),
+        raw("2", "1", dataset=names[0], sequence=2, ivset_guid="12", base_ivset_guid="11"),
+        raw("3", "2", dataset=names[0], sequence=4, ivset_guid="13", base_ivset_guid="12"),
+    ]
+    other = [
+        raw("2", dataset=names[1], sequence=3, ivset_guid="22"),
+        raw("3", "2", dataset=names[1], sequence=5, ivset_guid="23", base_ivset_guid="22"),
+    ]
+    for mixed in itertools.permutations([*one, *other]):
+        forest = forest_of(*mixed)
+        assert (forest.bases(one[2]), forest.bases(other[1])) == ([one[1]], [other[0]])
+        assert (forest.chain(one[2], whole), forest.chain(other[1], whole)) == (one, other)
+        assert {here: base for here, base in forest.ways(whole) if base} == {
+            one[1]: one[0],
+            one[2]: one[1],
+            other[1]: other[0],
+        }
+        assert forest.dependents(one[0]) == [one[1], one[2]]
+        assert forest.dependents(other[0]) == [other[1]]
+        assert forest.chain(one[2], lambda each: each is not one[1]) is None
+        assert forest.lineage(other[1]) == {"2"}
+
+
+def test_a_raw_stream_that_is_made_from_other_keys_than_all_that_is_stored_has_no_base() -> None:
+    full, odd = raw("1", ivset_guid="11"), raw("2", "1", ivset_guid="22", base_ivset_guid="21")
+    forest = forest_of(full, odd)
+    assert forest.chain(odd, whole) is None
+    assert forest.obstacle(odd, whole) == (odd, "no base")
+    assert list(forest.ways(whole)) == [(full, None)]
+
+
+def test_of_several_bases_those_of_the_own_dataset_come_first() -> None:
+    """Which of them has the right keys is not known of streams that an older fullsendd has stored."""
+    theirs, mine = raw("1", dataset="a", sequence=1), raw("1", dataset="b", sequence=2)
+    package = Stored("1", dataset="b", kind="package", stream_class="raw", flags="w", sequence=3)
+    last = raw("2", "1", dataset="b", sequence=4)
+    forest = forest_of(theirs, mine, package, last)
+    assert forest.bases(last) == [mine, theirs, package]
+    assert forest.chain(last, whole) == [mine, last]
+    assert forest.chain(last, lambda each: each is not mine) == [theirs, last]
 
 
 def test_where_there_is_a_choice_no_package_is_taken() -> None:

@@ -88,6 +88,19 @@ def test_redacted_stream_is_told_by_what_it_is_redacted_for() -> None:
     assert told(redacted([5], features=[Feature.LARGE_BLOCKS])).flags[:2] == "Lr"
 
 
+def test_iv_sets_are_those_of_the_top_dataset_from_its_base_to_its_last_snapshot() -> None:
+    first = streams.encrypted(name="t@1", guid=1, base_guid=9, ivset_guid=11, base_ivset_guid=19)
+    last = streams.encrypted(name="t@2", guid=2, base_guid=1, ivset_guid=12, base_ivset_guid=11)
+    below = streams.encrypted(name="t/below@2", guid=3, ivset_guid=13)
+    for raw, ivset_guid, base_ivset_guid in (
+        (below, 13, None),
+        (last, 12, 11),
+        (package(first, last, below, name="t@2"), 12, 19),
+        (substream(), None, None),
+    ):
+        assert (told(raw).ivset_guid, told(raw).base_ivset_guid) == (ivset_guid, base_ivset_guid)
+
+
 def test_redacted_stream_that_does_not_say_for_what_is_redacted_all_the_same() -> None:
     bare = told(substream(features=[Feature.REDACTED]))
     odd = told(substream(features=[Feature.REDACTED], payload=streams.native({"redact_snaps": "none"})))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import hashlib
@@ -240,6 +241,19 @@ def made(records: Iterable[bytes], *, guid: int, base: int = 0, **about: Any) ->
 def test_what_does_not_fit_together_is_named(older: dict[str, Any], newer: dict[str, Any], said: str) -> None:
     with pytest.raises(UnsupportedStream, match=said):
         merged(made([], guid=1, **older), made([], **{"guid": 2, "base": 1, **newer}))
+
+
+@pytest.mark.parametrize(
+    ("ivset_guid", "base_ivset_guid", "fits"),
+    [(11, 11, True), (11, 12, False), (11, 0, True), (0, 12, False), (0, 0, True)],
+)
+def test_raw_streams_with_other_keys_are_not_merged(ivset_guid: int, base_ivset_guid: int, *, fits: bool) -> None:
+    """A copy that was received unencrypted into an encrypted dataset has the same GUIDs."""
+    older = made([], guid=1, features=[Feature.RAW], payload=streams.keys(ivset_guid))
+    newer = made([], guid=2, base=1, features=[Feature.RAW], payload=streams.keys(13, base_ivset_guid))
+    said = "input 1 builds on a copy of input 0 that is encrypted with other keys: it cannot be merged"
+    with contextlib.nullcontext() if fits else pytest.raises(UnsupportedStream, match=said):
+        assert merged(older, newer)
 
 
 def test_other_refusals() -> None:

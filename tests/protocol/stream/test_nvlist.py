@@ -94,6 +94,14 @@ def test_unknown_encoding_is_refused_by_name(data: bytes) -> None:
         nvlist.decode(data + bytes(20))
 
 
+def test_integers_are_found_at_any_depth() -> None:
+    packed = streams.native({"a": 1, "text": "5", "inner": {"b": 1 << 63, "deep": {"c": 3}}, "many": (4, 5)})
+    assert nvlist.integers(packed) == {"a": 1, "b": 1 << 63, "c": 3}
+    assert nvlist.integers(b"") == nvlist.integers(streams.xdr({"a": 1})) == {}
+    with pytest.raises(DamagedStream):
+        nvlist.integers(packed[:-8])
+
+
 def test_values_that_nobody_needs_are_passed_over() -> None:
     after = streams.native_pair("after", 8, 1, struct.pack("<Q", 7))
     packed = b"".join(

@@ -412,6 +412,36 @@ def test_payload_that_nobody_reads_is_not_kept() -> None:
     assert begin.payload == b""
 
 
+def test_raw_stream_tells_its_iv_sets() -> None:
+    """Those of OpenZFS: the increment's base is the full."""
+    names = ("full-enc-w", "incr-enc-w", "full-enc", "incr")
+    full, more, decrypted, plain = (walk([streams.named(name).read()]).begins[-1] for name in names)
+    assert full.base_ivset_guid is None
+    assert full.ivset_guid == more.base_ivset_guid
+    assert len({full.ivset_guid, more.ivset_guid, None}) == 3
+    for begin in (decrypted, plain):
+        assert (begin.ivset_guid, begin.base_ivset_guid) == (None, None)
+    assert full.payload == more.payload == b""
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"keys" * 256,
+        streams.native({}),
+        streams.native({"crypt_keydata": {"to_ivset_guid": 0, "from_ivset_guid": 0}}),
+        streams.native({"crypt_keydata": {"to_ivset_guid": "5", "from_ivset_guid": (5,)}}),
+        streams.xdr({"to_ivset_guid": 5}),
+        streams.native({"much": "x" * limits.BEGIN_KEYS_MAX, "to_ivset_guid": 5}),
+    ],
+    ids=["nothing", "no nvlist", "empty", "zeros", "other types", "xdr", "long"],
+)
+def test_raw_stream_that_does_not_tell_its_iv_sets_is_taken(payload: bytes) -> None:
+    (begin,) = walk([streams.begin(features=[Feature.RAW], payload=payload)]).begins
+    assert (begin.ivset_guid, begin.base_ivset_guid) == (None, None)
+
+
 @pytest.mark.slow
 def test_memory_for_begin_records_is_bounded_in_all_not_only_each() -> None:
     payload = streams.native({"redact_snaps": tuple(range(1 << 17))})  # 1 MiB

@@ -368,8 +368,11 @@ def test_longest_messages_stay_within_the_limit() -> None:
             "file": "x" * 1000,
             "damaged": "x" * 500,
             "base_guid": "1" * 20,
+            "ivset_guid": "1" * 20,
+            "base_ivset_guid": "1" * 20,
         }
     )
+    entry = manifest.copied(manifest.KeyedEntry, entry)
     page = messages.Entries(entries=[entry] * limits.ENTRIES_PAGE)
     assert len(messages.encode(page)) <= limits.CONTROL_MAX
     merged = messages.MergedEntry(
@@ -565,6 +568,19 @@ LATER: list[tuple[Role, messages.Message, messages.Message, str]] = [
         "scrub",
     ),
 ]
+
+
+def test_iv_sets_of_an_entry_are_written_only_for_those_who_read_them() -> None:
+    """A sender of before refuses the keys. It is not told them by mistake: an entry has to be made for that."""
+    ivsets = {"ivset_guid": "12", "base_ivset_guid": "11"}
+    entry = an_entry().model_copy(update=ivsets)
+    keyed = manifest.copied(manifest.KeyedEntry, entry)
+    said = messages.encode(messages.Entries(entries=[an_entry(), entry, keyed]))
+    plain, untold, told = json.loads(said)["entries"]
+    assert plain == untold == {name: told[name] for name in plain}
+    assert {name: told[name] for name in told.keys() - plain.keys()} == ivsets
+    read = messages.decode_from_receiver(said)
+    assert read == messages.Entries(entries=[an_entry(), an_entry(), entry])
 
 
 @pytest.mark.parametrize(("who", "with_it", "without", "key"), LATER)

@@ -85,6 +85,7 @@ KEYS = [
     *("file_sha256", "chunks"),
     *("sender_program", "receiver_program", "zfs_version", "properties", "proven_by", "lost_spills"),
 ]
+IVSETS = ("ivset_guid", "base_ivset_guid")
 
 
 def in_place(store: LocalStore) -> dict[str, Any]:
@@ -112,7 +113,9 @@ def test_manifest_says_what_the_stream_is(store: LocalStore, stream: Genuine) ->
     flags = "".join(letters.values()) + ("p" if outer and outer["payload"] else "")
     redacted = bool(features >> 21 & 1)
 
-    assert list(manifest) == KEYS
+    assert list(manifest) == KEYS + [name for name in IVSETS if name in manifest]
+    raw_top = bool(top[-1]["features"] >> 24 & 1)
+    assert [name in manifest for name in IVSETS] == [raw_top, raw_top and manifest["base_guid"] is not None]
     assert manifest["format"] == 1
     assert (manifest["sender"], manifest["dataset"], manifest["snapshot"]) == (SENDER, dataset, snapshot)
     assert manifest["guid"] == str(top[-1]["toguid"])

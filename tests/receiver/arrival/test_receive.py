@@ -38,6 +38,7 @@ from tests.receiver.peer import (
 from tests.receiver.running import MEMORY, MEMORY_PER_STREAM, MIB, Receiver, serving, wait_until
 
 from fullsend_protocol.shared.errors import ChunkError, StreamError
+from fullsend_protocol.stream.records import Feature
 from fullsend_protocol.wire.connection import Chunk as WireChunk
 from fullsend_protocol.wire.connection import ChunkArriving
 from fullsend_receiver.arrival.decode_queue import CHUNK_ROOM, DecodeQueue, chunks_held
@@ -236,6 +237,66 @@ def test_behind_a_chunk_that_is_refused_nothing_is_written_and_what_was_before_i
         assert peer.acks == [first.raw_length]
     (partial,) = set(receiver.partials()) - set(kept)
     assert partial.read_bytes() == first.frame
+
+
+def keyed(guid: int, base_guid: int = 0, *, ivset_guid: int, base_ivset_guid: int = 0) -> list[bytes]:
+    """A whole raw stream of two chunks: snapshot GUID of tank/keys."""
+    noise = random.Random(guid).randbytes(MIB)
+    payload = streams.keys(ivset_guid, base_ivset_guid)
+    begin = streams.begin(f"tank/keys@{guid}", guid, base_guid, features=[Feature.RAW], payload=payload)
+    writes = [streams.write(1, number * MIB, noise) for number in range(5)]
+    pieces = cut_records([begin, streams.object_(1), *writes, streams.end(guid)])
+    assert len(pieces) == 2
+    return pieces
+
+
+def test_a_raw_increment_on_a_base_with_other_keys_is_refused_at_its_first_chunk(receiver: Receiver) -> None:
+    """A copy that was received into an encrypted dataset has the same GUIDs. `zfs receive` would refuse it."""
+    kept = receiver.partials()
+    full, copy = keyed(1, ivset_guid=11), keyed(2, 1, ivset_guid=22, base_ivset_guid=21)
+    with receiver.peer() as peer:
+        file = peer.give(b"".join(full), offer_of_pieces(full), full)["file"]
+        peer.push(offer_of_pieces(copy, keep_orphan=False))
+        peer.write(chunks(copy)[0].encode())
+        why = f"its base guid:1 is stored only as {file}, which is encrypted with other keys: send a full"
+        assert peer.refusal() == f"base: tank/keys@2: {why}"
+    wait_until(lambda: receiver.partials() == kept, "the partial is deleted")
+    with receiver.peer() as peer:
+        # What is kept all the same cannot be restored.
+        assert not peer.give(b"".join(copy), offer_of_pieces(copy), copy)["restorable"]
+        own = keyed(3, 1, ivset_guid=13, base_ivset_guid=11)
+        assert peer.give(b"".join(own), offer_of_pieces(own, keep_orphan=False), own)["restorable"]
+
+
+def test_a_raw_stream_of_which_all_had_arrived_is_compared_at_its_end(receiver: Receiver) -> None:
+    kept = receiver.partials()
+    full, more = keyed(4, ivset_guid=14), keyed(5, 4, ivset_guid=25, base_ivset_guid=24)
+    leave(receiver, more, 2)
+    with receiver.peer() as peer:
+        file = peer.give(b"".join(full), offer_of_pieces(full), full)["file"]
+        peer.write(control(offer_of_pieces(more, keep_orphan=False, resume="reconnect")))
+        assert peer.hear("accept")["offset"] == len(b"".join(more))
+        peer.write(control(finish(b"".join(more))))
+        assert peer.refusal().startswith(f"base: tank/keys@5: its base guid:4 is stored only as {file}, which is")
+    wait_until(lambda: receiver.partials() == kept, "the partial is deleted")
+
+
+def test_a_stream_with_other_keys_does_not_replace_a_damaged_one(receiver: Receiver) -> None:
+    kept = receiver.partials()
+    mine, copy = keyed(6, ivset_guid=16), keyed(6, ivset_guid=26)
+    with receiver.peer() as peer:
+        file = peer.give(b"".join(mine), offer_of_pieces(mine), mine)["file"]
+    (receiver.store / file).unlink()
+    with receiver.peer() as peer:
+        peer.push(offer_of_pieces(copy))
+        peer.write(chunks(copy)[0].encode())
+        assert peer.refusal() == (
+            "stream: tank/keys@6: what is stored of it is encrypted with other keys, so this stream cannot replace it:"
+            " push a new snapshot"
+        )
+    wait_until(lambda: receiver.partials() == kept, "the partial is deleted")
+    with receiver.peer() as peer:
+        assert peer.give(b"".join(mine), offer_of_pieces(mine), mine)["file"] == file
 
 
 def test_a_stream_of_which_nothing_came_leaves_nothing(receiver: Receiver) -> None:

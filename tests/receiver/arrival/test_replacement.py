@@ -21,12 +21,13 @@ from tests.receiver.helpers import (
 from fullsend_protocol.shared.units import format_time, parse_time
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.records import Walker
-from fullsend_receiver.arrival.replacement import find_damage, place_in_time, snapshots_of
+from fullsend_receiver.arrival.replacement import find_damage, has_other_keys, place_in_time, snapshots_of
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.daemon.answers import find_damaged, find_status
 from fullsend_receiver.store.errors import ManifestError, StoreError
+from fullsend_receiver.store.names import stream_file
 
 if TYPE_CHECKING:
     from pathlib import PurePosixPath
@@ -134,6 +135,35 @@ def test_another_package_of_the_same_name_is_never_replaced(store: LocalStore) -
     spoil(store, file)
     with pytest.raises(StoreError, match="with other snapshots"):
         find_damage(Catalogues(store), file, about(streams.named("tree-R-I").read()))
+
+
+RAW = streams.encrypted(streams.object_(1), ivset_guid=11)
+COPY = streams.encrypted(streams.object_(1), ivset_guid=21)
+UNTOLD = streams.encrypted(streams.object_(1), ivset_guid=0)
+
+
+@pytest.mark.parametrize(
+    ("stored", "arriving", "other"),
+    [(RAW, COPY, True), (RAW, RAW, False), (RAW, UNTOLD, False), (UNTOLD, COPY, False), (None, COPY, False)],
+    ids=["other", "same", "arriving untold", "stored untold", "not stored"],
+)
+def test_a_stream_of_the_same_name_may_have_other_keys(
+    store: LocalStore, stored: bytes | None, arriving: bytes, *, other: bool
+) -> None:
+    if stored is not None:
+        store_stream(store, SENDER, stored)
+    said = about(arriving)
+    assert has_other_keys(store, stream_file(SENDER, said), said) is other
+
+
+def test_the_keys_of_a_stream_without_a_readable_manifest_are_not_known(store: LocalStore) -> None:
+    file = store_stream(store, SENDER, RAW)
+    told = manifest_path(store, file).read_text(encoding="utf-8")
+    manifest_path(store, file).write_text("{", encoding="utf-8")
+    assert not has_other_keys(store, file, about(COPY))
+    manifest_path(store, file).write_text(told.replace('"format": 1', '"format": 2'), encoding="utf-8")
+    with pytest.raises(ManifestError):
+        has_other_keys(store, file, about(COPY))
 
 
 def test_what_is_replaced_while_it_is_judged_is_judged_again(

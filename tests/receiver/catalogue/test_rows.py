@@ -43,6 +43,8 @@ def rows(draw: st.DrawFn) -> Row:
         "sha256": draw(st.none() | st.sampled_from(["11" * 32, "AB" * 32, "0", "zz", "1 1", ""])),
         "lost_spill_count": draw(st.integers(0, 9)),
         "proven_by": draw(st.sampled_from(["both", "receiver", "merge"])),
+        "ivset_guid": draw(st.none() | GUIDS),
+        "base_ivset_guid": draw(st.none() | GUIDS),
     }
     stamp = draw(st.just(NO_STAMP) | st.lists(st.integers(-(1 << 63), (1 << 63) - 1), min_size=4, max_size=4))
     return [*stamp, draw(st.just(usual) | NAMES), *(fields[name] for name in COPIED)]
@@ -111,6 +113,8 @@ def usual_row(number: int) -> Row:
         "sha256": sha256,
         "lost_spill_count": 0,
         "proven_by": "both",
+        "ivset_guid": None,
+        "base_ivset_guid": None,
     }
     return [guid % 10**7, 800 + guid % 20, at, at + guid % 10**7, name, *(values[each] for each in COPIED)]
 

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -528,6 +528,38 @@ def test_base_that_an_increment_may_have(
     else:
         with pytest.raises(NoBase, match=re.escape(why.format(**files))):
             catalogue.check_base(SENDER, base_guid, stream_class=stream_class, flags=flags)
+
+
+@pytest.mark.parametrize(
+    ("base_guid", "made_from", "why"),
+    [
+        ("2", "12", None),
+        ("2", "22", None),
+        ("2", None, None),
+        ("2", "99", "guid:2 is stored only as {first}, which is encrypted with other keys: send a full"),
+        ("3", "33", "guid:3 is stored, but not restorable: guid:2, the base of {orphan}, is not stored: send a full"),
+        ("4", "99", None),
+    ],
+)
+def test_base_of_a_raw_increment_has_its_keys(
+    store: LocalStore, base_guid: str, made_from: str | None, why: str | None
+) -> None:
+    """A copy with another key has the same GUID; of `old` no keys are known."""
+    raw: dict[str, Any] = {"stream_class": "raw", "flags": "w"}
+    files = {
+        "first": plant(store, "s2", 2, dataset="tank/a", ivset_guid="12", **raw),
+        "copy": plant(store, "s2", 2, dataset="tank/b", ivset_guid="22", **raw),
+        "orphan": plant(store, "s3", 3, 2, dataset="tank/c", ivset_guid="33", base_ivset_guid="32", **raw),
+        "old": plant(store, "s4", 4, **raw),
+    }
+    catalogue = read_catalogue(store)
+    assert not catalogue.restorable(next(each for each in catalogue.streams if each.file == files["orphan"]))
+    about: dict[str, Any] = {"stream_class": "raw", "flags": "w", "base_ivset_guid": made_from}
+    if why is None:
+        catalogue.check_base(SENDER, base_guid, **about)
+    else:
+        with pytest.raises(NoBase, match=re.escape(why.format(**files))):
+            catalogue.check_base(SENDER, base_guid, **about)
 
 
 # --- STREAM -----------------------------------------------------------------------------------------------------

@@ -367,6 +367,19 @@ def test_no_receipt_stands_for_a_stream_that_is_known_to_be_damaged(receiver: Re
     receiver.wait_log(f"{file}: was damaged (chunk 0 ")
 
 
+def test_a_peer_is_told_the_iv_sets_of_raw_streams_only_if_it_understands_them(receiver: Receiver) -> None:
+    raw = streams.encrypted(name="tank/keys@2", guid=2, base_guid=1, ivset_guid=12, base_ivset_guid=11)
+    with receiver.peer() as peer:
+        peer.give(raw, {"type": "push", **push_of(raw).model_dump()})
+    for features, told in ([], {}), (["ivsets"], {"ivset_guid": "12", "base_ivset_guid": "11"}):
+        with Peer(receiver.port, receiver.senders["alpha"]) as peer:
+            peer.hear("hello")
+            peer.say("hello", program="raw peer", version=1, features=features)
+            peer.say("list", dataset="tank/keys")
+            (entry,) = peer.hear("entries")["entries"]
+            assert {name: entry[name] for name in ("ivset_guid", "base_ivset_guid") if name in entry} == told
+
+
 @pytest.mark.slow
 def test_a_peer_is_told_what_it_understands_and_no_more(tmp_path: Path) -> None:
     """A later key would end the connection of a peer that does not know it."""

@@ -472,6 +472,20 @@ def test_manifest_that_another_version_wrote_is_not_damage(store: LocalStore, sm
     assert scrubbed(store).damage == ()
 
 
+def test_manifest_with_other_iv_sets_than_the_stream_is_found(store: LocalStore) -> None:
+    raw = streams.encrypted(streams.object_(1), base_guid=1, ivset_guid=12, base_ivset_guid=11)
+    file = store_stream(store, SENDER, raw)
+    path = manifest_path(store, file)
+    said = json.loads(path.read_bytes())
+    assert (said["ivset_guid"], said["base_ivset_guid"]) == ("12", "11")
+    assert scrubbed(store).damage == ()
+    # An older fullsendd has written none.
+    path.write_text(json.dumps({name: said[name] for name in said if name not in {"ivset_guid", "base_ivset_guid"}}))
+    assert scrubbed(store).damage == ()
+    path.write_text(json.dumps(said | {"base_ivset_guid": "19"}))
+    assert scrubbed(store).damage == ("its records show other `base_ivset_guid` than its manifest: '11', not '19'",)
+
+
 def test_manifest_that_has_become_unreadable_is_found(store: LocalStore, small: PurePosixPath) -> None:
     (stored,) = read_catalogue(store).streams
     manifest_path(store, small).write_bytes(b"{")

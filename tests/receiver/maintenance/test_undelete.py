@@ -3,7 +3,7 @@ from __future__ import annotations
 import errno
 import itertools
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.receiver.helpers import SENDER, check_listed, manifest_path, plant, small_stream, store_stream
@@ -63,6 +63,15 @@ def test_base_that_is_nowhere_is_named(store: LocalStore) -> None:
     store.remove(lambda: files[2:][::-1], trash="20261127T000000Z-1")
     done = undelete(store, SENDER, "tank/data", "s4", stored=[], now=NOW)
     assert (done.back, done.lacking) == (files[2:], {files[2]: "2"})
+
+
+def test_a_base_with_other_keys_stays_in_the_trash(store: LocalStore) -> None:
+    raw: dict[str, Any] = {"stream_class": "raw", "flags": "w"}
+    mine = plant(store, "s1", 1, dataset="tank/mine", ivset_guid="11", **raw)
+    theirs = plant(store, "s1", 1, dataset="tank/theirs", ivset_guid="21", **raw)
+    last = plant(store, "s2", 2, 1, dataset="tank/mine", ivset_guid="12", base_ivset_guid="11", **raw)
+    store.remove(lambda: [last, mine, theirs], trash="20261127T000000Z-1")
+    assert undelete(store, SENDER, "tank/mine", "s2", stored=[], now=NOW).back == [mine, last]
 
 
 def test_of_a_stream_that_was_dropped_twice_the_last_one_comes_back(store: LocalStore) -> None:

@@ -185,6 +185,18 @@ def test_lines_are_as_the_documentation_has_them() -> None:
     }
 
 
+def test_iv_sets_of_a_raw_stream_are_in_its_journal(tmp_path: Path) -> None:
+    raw = streams.encrypted(streams.object_(1), base_guid=1, ivset_guid=12, base_ivset_guid=11)
+    for at in range(1, len(raw), 61):
+        check_same(through_journal(tmp_path, raw, [at]), raw)
+    (begin,) = straight_through(raw).begins
+    said = journal.begin_to_json(begin)
+    assert (said["ivset_guid"], said["base_ivset_guid"]) == (12, 11)
+    # An older fullsendd has written none.
+    del said["ivset_guid"], said["base_ivset_guid"]
+    assert journal.begin_from_json(said) == replace(begin, ivset_guid=None, base_ivset_guid=None)
+
+
 def test_first_line_is_as_the_documentation_has_it() -> None:
     properties = {"compression": "lz4"}
     more = {"size_estimate": 7, "zfs_version": "zfs-2.4.4", "properties": properties, "base_guid": "9", "flags": "ec"}

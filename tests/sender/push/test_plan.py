@@ -88,6 +88,27 @@ def test_a_base_is_known_by_its_guid_alone() -> None:
     assert not send.routine
 
 
+def test_a_raw_dataset_builds_on_what_is_stored_under_its_own_name() -> None:
+    """A copy with another key has the GUIDs of the original: the newest that both have may be stored of that alone."""
+    secret = dataset(encrypted=True)
+    original = base(103, "w", dataset="tank/original")
+    send = sent(decide(secret, PLAIN, StoredBases([base(101, "w"), base(102, "w"), original])))
+    assert send.base == TUESDAY
+    assert sent(decide(secret, PLAIN, StoredBases([base(101, "w"), original]))).base == MONDAY
+    # After a rename, and of a clone, nothing is stored under its name that it has.
+    assert sent(decide(secret, PLAIN, StoredBases([base(999, "w"), original]))).base == WEDNESDAY
+    # Plain ones have no keys.
+    plain = StoredBases([base(101), base(103, dataset="tank/original")])
+    assert sent(decide(dataset(), PLAIN, plain)).base == WEDNESDAY
+
+
+def test_a_chain_of_raw_streams_is_that_of_its_own_dataset() -> None:
+    mine = [base(101, "w", streams=5), base(102, "w", base_guid="101", streams=6)]
+    theirs = base(101, "w", dataset="tank/original")
+    assert StoredBases([theirs, *mine]).chain(mine[1]) == mine[::-1]
+    assert StoredBases([theirs, mine[1]]).chain(mine[1]) == [mine[1], theirs]
+
+
 def test_nothing_new() -> None:
     same = decide(dataset(written=0), PLAIN, StoredBases([base(103)]))
     assert isinstance(same, NothingToSend)
@@ -394,6 +415,16 @@ def test_what_cannot_be_made_again_is_not_sent(entry: DamagedEntry) -> None:
 
 def test_what_another_stream_restores_needs_no_repair() -> None:
     assert repair(StoredBases([base(101, "Lp"), base(102, "Lcp")], [damaged(102, 101)])) is None
+
+
+def test_a_damaged_raw_stream_is_not_restored_by_another_datasets() -> None:
+    secret = dataset(encrypted=True)
+    entries = [damaged(102, None, "w")]
+    assert repair(StoredBases([base(102, "w")], entries), secret) is None
+    copy = base(102, "w", dataset="tank/copy")
+    send = repair(StoredBases([copy], entries), secret)
+    assert send is not None
+    assert (send.snapshot, send.again) == (TUESDAY, True)
 
 
 def test_increments_that_are_larger_than_a_full_are_not_sent_again() -> None:

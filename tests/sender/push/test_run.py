@@ -262,6 +262,18 @@ async def test_the_base_is_gone_at_the_receiver(host: Host) -> None:
     assert host.kinds() == [("tank/a", "full")]
 
 
+async def test_the_base_turns_out_to_have_other_keys(host: Host) -> None:
+    """Only the first bytes of a raw stream tell from which keys it was made."""
+    host.fake.create("tank/a")
+    await host.push("tank/a")
+    host.fake.change("tank/a")
+    host.keeper.refuse_bytes = [ErrorCode.BASE]
+    summary = await host.push("tank/a")
+    assert (summary.pushed, summary.failures) == (1, [])
+    assert [offer.base_guid is None for offer in host.keeper.offers] == [True, False, True]
+    assert host.kinds() == [("tank/a", "full")]
+
+
 async def test_the_base_is_lost_at_the_receiver_while_the_increment_arrives(host: Host) -> None:
     """What cannot be restored is no backup: its snapshot would be released, and pruned."""
     host.fake.create("tank/a")

@@ -58,6 +58,31 @@ def test_a_chain_goes_by_guid_alone() -> None:
     assert library.chain(last, "9") is None
 
 
+def test_a_copy_with_another_key_is_restored_by_its_own_chain() -> None:
+    """It has the GUIDs of the original. A receiver of before tells no IV sets: then the own dataset comes first."""
+    told: dict[str, dict[str, Any]] = {
+        "tank/home@b": {"ivset_guid": "12"},
+        "tank/home@c": {"ivset_guid": "13", "base_ivset_guid": "12"},
+        "vault/copy@b": {"ivset_guid": "22"},
+        "vault/copy@c": {"ivset_guid": "23", "base_ivset_guid": "22"},
+    }
+    for ivsets in (told, {name: dict[str, Any]() for name in told}):
+        chains = [
+            [
+                entry(f"{name}@b", 2, flags="w", **ivsets[f"{name}@b"]),
+                entry(f"{name}@c", 3, 2, flags="w", **ivsets[f"{name}@c"]),
+            ]
+            for name in ("tank/home", "vault/copy")
+        ]
+        for streams in itertools.permutations(itertools.chain(*chains)):
+            library = Library(streams)
+            assert [library.chain(chain[-1]) for chain in chains] == chains
+    lost = Library(
+        [entry("tank/home@b", 2, flags="w", ivset_guid="12"), chains[1][1].model_copy(update=told["vault/copy@c"])]
+    )
+    assert lost.chain(lost.find("vault/copy@c")) is None
+
+
 def test_a_clock_that_was_ahead_once_makes_nothing_the_newest_for_ever() -> None:
     ahead = entry("a@a", 1, created="2036-01-01T00:00:00Z", received="2026-11-01T00:00:00Z")
     library = Library([entry("a@b", 2, 1, created="2026-11-02T00:00:00Z"), ahead])
