@@ -312,7 +312,8 @@ def test_overload_that_lasts_ends_commands_which_go_on_later(tmp_path: Path) -> 
         good(receiver.fullsendd("clock", "--accept"))
 
         # The client library repeats a request after 503, and not after this, which means the same.
-        gateway.lie(400, "ServiceUnavailable", method="PUT", like="/alpha/tank/.*[.]json", after=1, times=1)
+        # A conditional PUT is repeated three times.
+        gateway.lie(400, "ServiceUnavailable", method="PUT", like="/alpha/tank/.*[.]json", after=1, times=4)
         pruned = receiver.fullsendd("prune", "--yes-more")
         gateway.tell_truth()
         assert pruned.returncode == 1

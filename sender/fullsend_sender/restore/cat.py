@@ -184,8 +184,10 @@ class _Download:
             self._sink.stop()
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await asyncio.to_thread(self._join)
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+            finally:  # a second cancellation may come meanwhile
+                await asyncio.to_thread(self._join)
         assert self._proof is not None  # noqa: S101 - for mypy: otherwise the fetch has failed
         return self._proof.manifest
 
