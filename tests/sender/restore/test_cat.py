@@ -8,10 +8,11 @@ import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
-from tests import streams
+from tests import programs, streams
 from tests.sender.peer import Peer, Receiving, Script, chunks_of, manifest_of, receiving
 from tests.sender.transfer.test_pipeline import large
 
@@ -370,3 +371,28 @@ async def test_an_output_that_stands_still_stops_our_reading_and_heartbeats_say_
         os.close(read)
         os.close(write)
     assert no_threads_left()
+
+
+async def test_a_second_cancellation_leaves_no_thread(identity: Identity, receiver_identity: Identity) -> None:
+    """As where a pool is suspended while the `zfs receive` behind the pipe ends."""
+    raw = large(20 << 20)
+    seen, loop = asyncio.Event(), asyncio.get_running_loop()
+    read, write = os.pipe()
+    try:
+        async with receiving(receiver_identity, sending(raw)) as receiver:
+            watched = partial(Watched, count=3, seen=seen, loop=loop)
+            task = asyncio.create_task(
+                cat(receiver.endpoint, identity, "tank/data@now", write, Progress(0.0), retry_for=0, prove=watched)
+            )
+            await seen.wait()
+            task.cancel()
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError) as caught:
+                await task
+            # The error has the frames, so garbage collection does not end the threads.
+            await asyncio.to_thread(programs.wait_for, no_threads_left)
+            del caught
+    finally:
+        os.close(read)
+        os.close(write)
