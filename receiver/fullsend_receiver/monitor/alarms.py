@@ -298,8 +298,8 @@ def _drill(each: DatasetOverview) -> Iterator[Alarm]:
 def _scrub(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
     survey, disk = facts.survey, f" (disk {facts.disk})" if facts.disk else ""
     for file, why in survey.named_unreadable:
-        text = f"{file}: could not be checked: {why}{disk}; it is tried again later"
-        text += ", and until then nothing of its dataset is dropped"
+        again = "it is tried again later, and until then nothing of its dataset is dropped"
+        text = f"{file}: could not be checked: {why}{disk}; {again}"
         yield _critical("unread", text, file.partition("/")[0], count=1)
     named = Counter(file.partition("/")[0] for file, _why in survey.named_unreadable)
     for sender, count in sorted((survey.unreadable_of - named).items()):

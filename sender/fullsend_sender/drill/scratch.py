@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from fullsend_protocol.shared.errors import FullsendError
 from fullsend_sender.zfs import inventory
 from fullsend_sender.zfs.pools import while_usable
-from fullsend_sender.zfs.selection import SCRATCH_PREFIX
+from fullsend_sender.zfs.selection import SCRATCH_PREFIX, pool_of
 
 if TYPE_CHECKING:
     from fullsend_protocol.format.manifest import StreamEntry
@@ -61,10 +61,6 @@ class Scratch:
         """Where to restore."""
         return f"{self.container}/{_LEAF}"
 
-    @property
-    def _pool(self) -> str:
-        return self.into.partition("/")[0]
-
     def receive_options(self, entry: StreamEntry) -> list[str]:
         """Return the options of `zfs receive` that mark the target, and keep it from being mounted, or seen by udev."""
         hidden = "volmode=none" if entry.dataset_type == "volume" else "mountpoint=none"
@@ -74,13 +70,13 @@ class Scratch:
         """Create the container. `quota`: bytes that all below it may take. Raises: ZfsError, PoolError."""
         mark = ("-o", f"{PROPERTY}={self.mark}", "-o", f"quota={quota}")
         create = zfs.run("create", "-o", "canmount=off", "-o", "mountpoint=none", *_QUIET, *mark, self.container)
-        await while_usable(zfs, self._pool, create)
+        await while_usable(zfs, pool_of(self.into), create)
 
     async def destroy(self, zfs: Zfs) -> None:
         """Destroy what is there of it. Raises: NotDestroyed, which says what is still there, and why."""
         for name in (self.target, self.container):
             try:
-                await while_usable(zfs, self._pool, self._destroy_one(zfs, name))
+                await while_usable(zfs, pool_of(self.into), self._destroy_one(zfs, name))
             except FullsendError as error:
                 raise NotDestroyed(
                     f"{name}, the scratch of a drill, is not destroyed: {error}; the next drill tries again"

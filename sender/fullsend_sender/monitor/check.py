@@ -30,7 +30,7 @@ from fullsend_sender.transfer.listing import bases_and_damaged, statuses
 from fullsend_sender.transfer.memory import default_threads, push_memory
 from fullsend_sender.zfs import pools
 from fullsend_sender.zfs.commands import Zfs
-from fullsend_sender.zfs.selection import fits, is_pattern
+from fullsend_sender.zfs.selection import fits, is_pattern, pool_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -130,13 +130,13 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
     for table in settings.push:
         selection = table.selection
         for pattern in selection.missing(names):
-            if pattern.partition("/")[0] in failed:
+            if pool_of(pattern) in failed:
                 continue
             yield Finding("push", Exit.FAILED, f"{pattern}: there is no such dataset")
         for pattern in table.exclude:
             if any(fits(name, pattern) for name in names):
                 continue
-            if not failed or not (is_pattern(pattern) or pattern.partition("/")[0] in failed):
+            if not failed or not (is_pattern(pattern) or pool_of(pattern) in failed):
                 text = f"exclude {pattern}: it matches no dataset, so it leaves nothing out"
                 yield Finding("push", Exit.OK, text, warning=True)
         try:
@@ -146,7 +146,8 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
             continue
         meant, named = selection.choose(names), ", ".join(table.datasets)
         ruled_out = selection.ruled_out(names)
-        pushed = {name for other in settings.tables_for(receiver) for name in other.selection.choose(names)}
+        others = settings.tables_for(receiver) if ruled_out else ()
+        pushed = {name for other in others for name in other.selection.choose(names)}
         for name in (name for name in ruled_out if name not in pushed):
             yield Finding("push", Exit.FAILED, f"{name}: {RULED_OUT}")
         if not meant and not selection.missing(names) and not ruled_out and not failed:
@@ -183,7 +184,7 @@ def _drill_place(settings: SenderSettings, names: list[str]) -> Iterator[Finding
 
 async def _limits(zfs: Zfs, settings: SenderSettings, names: list[str]) -> AsyncIterator[Finding]:
     """Report the limits of the pools that [[push]] names."""
-    chosen = {name.partition("/")[0] for table in settings.push for name in table.selection.choose(names)}
+    chosen = {pool_of(name) for table in settings.push for name in table.selection.choose(names)}
     if not chosen:
         return
     try:

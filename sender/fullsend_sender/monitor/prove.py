@@ -44,6 +44,7 @@ from fullsend_sender.transfer.retry import RetryTimer
 from fullsend_sender.zfs import inventory
 from fullsend_sender.zfs.commands import ZfsError
 from fullsend_sender.zfs.pools import PoolError, look, while_usable
+from fullsend_sender.zfs.selection import pool_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -244,7 +245,7 @@ class Prover:
         obstacles = {pool: pools.obstacle(pool) for pool in pools.health}
         self._unusable = {pool: error for pool, error in obstacles.items() if error is not None}
         # One unusable pool among the names would fail the listing of all.
-        usable = [name for name in names if name.partition("/")[0] not in self._unusable]
+        usable = [name for name in names if pool_of(name) not in self._unusable]
         for start in range(0, len(usable), _LISTED):
             part = usable[start : start + _LISTED]
             listing, _unknown = await self._zfs.listing(part, recursive=False)
@@ -291,7 +292,7 @@ class Prover:
 
     async def _prove(self, copy: StoredCopy) -> ProofOutcome:
         """Compare a stream, as long as its pool can be used. Raises: as `prove`."""
-        pool = copy.dataset.partition("/")[0]
+        pool = pool_of(copy.dataset)
         if pool not in self._unusable:
             try:
                 return await while_usable(self._zfs, pool, self._kept(copy, lambda: self._compare(copy)))

@@ -25,7 +25,7 @@ from fullsend_sender.transfer import listing
 from fullsend_sender.transfer.link import connect
 from fullsend_sender.zfs import pools
 from fullsend_sender.zfs.commands import ZfsError
-from fullsend_sender.zfs.selection import Selection, is_pattern
+from fullsend_sender.zfs.selection import Selection, is_pattern, pool_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -237,7 +237,7 @@ async def _find_gone(
     found: dict[str, tuple[str, messages.DatasetStatus | None]] = {}
     for name in missing:
         now = elsewhere.get(name)
-        pool = name.partition("/")[0]
+        pool = pool_of(name)
         if now is None:
             found[name] = (str(here.failed[pool]) if pool in here.failed else not_here(name, here.pools), None)
         elif now in here.names and now not in stored:

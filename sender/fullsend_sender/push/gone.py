@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from fullsend_protocol.format.chains import Forest
 from fullsend_sender.push.naming import bookmark_receiver
 from fullsend_sender.transfer.listing import entries, is_of_copy
-from fullsend_sender.zfs.selection import fits
+from fullsend_sender.zfs.selection import fits, pool_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -67,7 +67,7 @@ def renamed(
             similar |= dict.fromkeys(((dataset.pool, guid) for guid in guids), name)
     for name in forest.datasets:
         # In a pool that has our bookmarks, what has none is a replica.
-        pool = name.partition("/")[0]
+        pool = pool_of(name)
         unrecorded = [*no_bookmarks, *({pool} - recording)]
         names = (
             marked.get(each.guid) or next((similar[at] for of in unrecorded if (at := (of, each.guid)) in similar), "")
@@ -108,6 +108,6 @@ def not_meant(name: str, now: str) -> str:
 
 def why(name: str, there: Pools) -> str:
     """Return the text for a dataset that is not here."""
-    pool = name.partition("/")[0]
+    pool = pool_of(name)
     reason = "it was destroyed or renamed here" if pool in there.health else there.absent(pool)
     return f"it is stored, and is not here: {reason}; {_WAY_OUT}"

@@ -26,7 +26,7 @@ from fullsend_sender.push.plan import (
 )
 from fullsend_sender.transfer.listing import statuses
 from fullsend_sender.zfs import pools
-from fullsend_sender.zfs.selection import is_pattern
+from fullsend_sender.zfs.selection import is_pattern, pool_of
 
 if TYPE_CHECKING:
     import logging
@@ -101,7 +101,7 @@ async def choose(job: PushJob) -> ChosenDatasets:
     roots: dict[str, list[str]] = {}
     for root in dict.fromkeys(root for target in asked for root in target.selection.roots):
         if root:
-            roots.setdefault(root.partition("/")[0], []).append(root)
+            roots.setdefault(pool_of(root), []).append(root)
         else:  # a pattern for every pool
             roots |= {pool: [pool] for pool in there.health if _is_meant(pool, asked)}
     deep = job.request.package or any(target.selection.deep for target in asked)
@@ -119,7 +119,7 @@ async def choose(job: PushJob) -> ChosenDatasets:
             if targets.setdefault(name, target).snapshot != target.snapshot:
                 raise UsageError(f"{name} is named twice, with different snapshots: push one after another")
         for pattern in missing:
-            if found.failed and (is_pattern(pattern) or pattern.partition("/")[0] in found.failed):
+            if found.failed and (is_pattern(pattern) or pool_of(pattern) in found.failed):
                 continue  # it may be in a pool that has failed
             said = [part for part in complaint.split("; ") if f"'{pattern}'" in part]
             failures.append((pattern, CannotSend(said[0] if said else "there is no such dataset")))
@@ -137,7 +137,7 @@ def _idle_exclusions(asked: Sequence[PushTarget], names: Collection[str], listed
     for selection in (target.selection for target in asked):
         here = selection.idle_exclusions(names)
         idle |= {name: idle.get(name, True) and name in here for name in selection.exclude}
-    return tuple(name for name, is_idle in idle.items() if is_idle and name.partition("/")[0] in listed)
+    return tuple(name for name, is_idle in idle.items() if is_idle and pool_of(name) in listed)
 
 
 def _is_meant(pool: str, asked: Sequence[PushTarget]) -> bool:
@@ -159,7 +159,7 @@ async def gone(
         name
         for name in sorted({base.dataset for base in bases})
         if name not in chosen.datasets and not is_retired(name, job.settings.retired)
-        if name.partition("/")[0] not in chosen.failed_pools
+        if pool_of(name) not in chosen.failed_pools
         if any(
             target.snapshot is None and name not in target.selection.patterns and target.selection.choose([name])
             for target in job.request.targets

@@ -20,7 +20,7 @@ from fullsend_protocol.shared.errors import FullsendError, PeerError, StreamErro
 from fullsend_protocol.stream.resume_token import ResumeToken
 from fullsend_sender.restore.chains import Library, NotRestorable
 from fullsend_sender.zfs import inventory, pools
-from fullsend_sender.zfs.selection import Selection
+from fullsend_sender.zfs.selection import Selection, pool_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -334,7 +334,7 @@ async def _standing(zfs: Zfs, into: str, *, recursive: bool) -> dict[str, Datase
 
     Raises: PoolError, UsageError.
     """
-    found = await pools.listed(zfs, await pools.look(zfs), {into.partition("/")[0]: [into]}, recursive=recursive)
+    found = await pools.listed(zfs, await pools.look(zfs), {pool_of(into): [into]}, recursive=recursive)
     for error in found.failed.values():
         raise error
     return found.datasets

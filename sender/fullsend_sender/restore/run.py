@@ -40,7 +40,7 @@ from fullsend_sender.transfer.progress import publishing, reporting
 from fullsend_sender.zfs import inventory
 from fullsend_sender.zfs.commands import ZfsError
 from fullsend_sender.zfs.pools import PoolError, while_usable
-from fullsend_sender.zfs.selection import lineage
+from fullsend_sender.zfs.selection import lineage, pool_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -146,7 +146,7 @@ class RestoreJob:
         """Return the options of `zfs receive` for a stream of an item, without the target."""
         options = ["-u"]
         # `zfs receive` could resume only one stream of a package.
-        keeps_part = self.scratch_options is None and _pool(item.target) not in self.keeps_no_part
+        keeps_part = self.scratch_options is None and pool_of(item.target) not in self.keeps_no_part
         if entry.kind != "package" and keeps_part:
             options.append("-s")
         if self.unmountable(entry):
@@ -281,7 +281,7 @@ async def _finish(job: RestoreJob, plan: RestorePlan, restored: Sequence[Restore
     if not restored or job.scratch_options is not None:
         return
     try:
-        await while_usable(job.zfs, _pool(plan.into), _settle_all(job, plan, restored))
+        await while_usable(job.zfs, pool_of(plan.into), _settle_all(job, plan, restored))
     except FullsendError as error:
         _log.warning("%s: its quotas and encryption could not be compared with those at home: %s", plan.into, error)
 
@@ -405,7 +405,7 @@ def _at(item: RestoreItem, names: Iterable[str]) -> list[str]:
 async def _make(job: RestoreJob, place: ParentDataset) -> None:
     """Create a parent. Raises: ZfsError, PoolError, after it was logged."""
     try:
-        await while_usable(job.zfs, _pool(place.target), job.zfs.create_unmounted(place.target))
+        await while_usable(job.zfs, pool_of(place.target), job.zfs.create_unmounted(place.target))
     except FullsendError as error:
         _log.error("%s: %s", place.target, error)
         raise
@@ -432,7 +432,7 @@ async def _restore_one(job: RestoreJob, item: RestoreItem, progress: Progress) -
             )
         try:
             taking = _take(job, item, entry, progress)
-            resumed_at += await while_usable(job.zfs, _pool(item.target), taking)
+            resumed_at += await while_usable(job.zfs, pool_of(item.target), taking)
         except FullsendError as error:
             why = f"{error}{await _in_the_way(job, item, entry, error)}"
             _log.error("%s: %s", item.target, _how_far(job, item, count, why))
@@ -480,7 +480,7 @@ async def _take(job: RestoreJob, item: RestoreItem, entry: StreamEntry, progress
 async def _roll_back_alone(job: RestoreJob, item: RestoreItem, snapshot: str) -> None:
     """Roll a target back to the wanted snapshot, which it has. Raises: ZfsError, PoolError: it was logged."""
     try:
-        await while_usable(job.zfs, _pool(item.target), job.zfs.roll_back(snapshot))
+        await while_usable(job.zfs, pool_of(item.target), job.zfs.roll_back(snapshot))
     except FullsendError as error:
         why = f"it has @{item.newest}, but cannot be rolled back to it: {error}"
         _log.error("%s: %s; it is as it was: run the same command again", item.target, why)
@@ -516,10 +516,6 @@ async def _find_rest(job: RestoreJob, item: RestoreItem, entry: StreamEntry) -> 
     return rest
 
 
-def _pool(target: str) -> str:
-    return target.partition("/")[0]
-
-
 async def _receive(
     job: RestoreJob, item: RestoreItem, entry: StreamEntry, progress: Progress, rest: Rest | None
 ) -> None:
@@ -527,7 +523,7 @@ async def _receive(
 
     Raises: ZfsError, DamagedTransfer, Unreachable, PeerError.
     """
-    pool = _pool(item.target)
+    pool = pool_of(item.target)
     options = job.options(item, entry)
     try:
         await _receive_once(job, item, entry, progress, rest, options=options)

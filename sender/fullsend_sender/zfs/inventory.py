@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from fullsend_sender.zfs.commands import COLUMNS
+from fullsend_sender.zfs.selection import pool_of
 
 
 class Snapshot(NamedTuple):
@@ -46,7 +47,7 @@ class Dataset:
 
     @property
     def pool(self) -> str:
-        return self.name.partition("/")[0]
+        return pool_of(self.name)
 
     def has(self, snapshot: str) -> bool:
         """Whether it has a snapshot of this name (after the @)."""

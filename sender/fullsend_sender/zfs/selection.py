@@ -74,11 +74,12 @@ class Selection:
         """Return the names, not the patterns, in `exclude` that take none of these names away. Such a name may be
         misspelt. Without `deep` there is not one: nothing is selected but what is named.
         """
-        if not self.deep:
+        plain = [name for name in self.exclude if not is_pattern(name)]
+        if not plain or not self.deep:
             return []
         otherwise = replace(self, exclude=(), drill_place=None).choose(names)
         reached = {each for name in otherwise for each in lineage(name)}
-        return [name for name in self.exclude if not is_pattern(name) and name not in reached]
+        return [name for name in plain if name not in reached]
 
     def _reach(self, name: str) -> list[str]:
         return lineage(name) if self.recursive else [name]
@@ -94,6 +95,11 @@ def check_pattern(text: str) -> str:
     if not text or "@" in text or "#" in text or text.startswith("/") or text.endswith("/"):
         raise ValueError(f"{text!r} is not a name or pattern of datasets, such as tank/home or tank/vm/*")
     return text
+
+
+def pool_of(name: str) -> str:
+    """Return the pool of a dataset, or the first component of a pattern."""
+    return name.partition("/")[0]
 
 
 def is_pattern(name: str) -> bool:
@@ -123,7 +129,7 @@ def _literal(pattern: str) -> str:
 
 def _pool_pattern(pattern: str) -> str:
     """Return a pattern for the names of pools in which `pattern` may select something."""
-    first, deep, _rest = pattern.partition("/")[0].partition("**")
+    first, deep, _rest = pool_of(pattern).partition("**")
     return f"{first}*" if deep else first
 
 
